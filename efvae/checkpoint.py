@@ -1,0 +1,93 @@
+"""Checkpoints as safetensors: no pickle, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
+
+
+class CheckpointError(RuntimeError):
+    """The checkpoint cannot be used."""
+
+
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    fingerprint: str,
+    step: int,
+    curve: dict[str, list[float]],
+) -> None:
+    """Write the state of a training run; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: file to write; its folder is made.
+        model, optimizer, generator: their states are stored.
+        fingerprint: what a resuming run must agree in.
+        step: number of steps done.
+        curve: metrics so far.
+    """
+    from safetensors.torch import save_file  # only training needs it, importing efvae does not
+
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, entries in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+    tensors["generator"] = generator.get_state()
+    meta = {"fingerprint": fingerprint, "step": step, "curve": curve}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+            part,
+            {"efvae": json.dumps(meta)},
+        )
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    fingerprint: str,
+) -> tuple[int, dict[str, list[float]]]:
+    """Restore a training run in place.
+
+    Returns:
+        Number of steps done and the curve so far.
+
+    Raises:
+        CheckpointError: the file is damaged, or was written by another configuration or model.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["efvae"])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        step, curve, written = int(meta["step"]), meta["curve"], meta["fingerprint"]
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew") from error
+    if written != fingerprint:
+        raise CheckpointError(f"checkpoint {path} belongs to another configuration: delete it or name another file")
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".", 2)
+            state.setdefault(int(index), {})[entry] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    generator.set_state(tensors["generator"])
+    return step, curve

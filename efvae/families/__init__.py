@@ -1,0 +1,17 @@
+"""Exponential families: one definition per file, the laws in :mod:`efvae.families.base`."""
+
+from efvae.families.base import ExponentialFamily
+from efvae.families.bernoulli import Bernoulli, all_bits
+from efvae.families.categorical import Categorical
+from efvae.families.gaussian import Gaussian, GaussianFixedVariance
+from efvae.families.multinomial import Multinomial
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ExponentialFamily",
+    "Gaussian",
+    "GaussianFixedVariance",
+    "Multinomial",
+    "all_bits",
+]

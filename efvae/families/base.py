@@ -1,0 +1,157 @@
+"""The exponential family: four definitions per family, all laws derived once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["MAX_STATES", "ExponentialFamily", "check_state_count"]
+
+#: Enumerations stop here: 2**20 states of a few float64 numbers each still fit a small machine.
+MAX_STATES = 2**20
+
+
+class ExponentialFamily(ABC):
+    """A batch of distributions in natural parameters.
+
+    ::
+
+        log p(x; η) = log h(x) + ⟨ν(x), η⟩ − A(η),      A(η) = log Σ_x h(x) exp⟨ν(x), η⟩   (or ∫ dx)
+
+    A subclass gives ν (:meth:`sufficient_statistic`), h (:meth:`log_base_measure`), A (:meth:`log_partition`)
+    and :meth:`sample`. Everything else follows and is written here, with live gradients in both arguments.
+    A sample has shape ``sample + batch + event``.
+
+    Args:
+        eta: natural parameters η, shape ``(*batch, d)``, floating point.
+
+    Raises:
+        ValueError: ``eta`` is not a floating-point tensor with at least one dimension.
+
+    Paper: asm-1, eq-4a, eq-4b
+    """
+
+    def __init__(self, eta: Tensor) -> None:
+        if not eta.is_floating_point() or eta.ndim < 1:
+            raise ValueError(
+                f"{type(self).__name__}: eta must be a floating-point tensor of shape (*batch, d), "
+                f"got {eta.dtype} of shape {tuple(eta.shape)}"
+            )
+        self.eta = eta
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Shape of the batch of distributions."""
+        return self.eta.shape[:-1]
+
+    @property
+    @abstractmethod
+    def event_shape(self) -> torch.Size:
+        """Shape of one value x."""
+
+    @abstractmethod
+    def sufficient_statistic(self, x: Tensor) -> Tensor:
+        """ν(x), shape ``(..., d)`` for x of shape ``(..., *event)``."""
+
+    @abstractmethod
+    def log_base_measure(self, x: Tensor) -> Tensor:
+        """log h(x) in nats, shape ``(...)`` for x of shape ``(..., *event)``."""
+
+    @abstractmethod
+    def log_partition(self) -> Tensor:
+        """A(η) in nats, shape ``batch``."""
+
+    @abstractmethod
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        """Independent draws, shape ``sample + batch + event``; no gradient."""
+
+    @abstractmethod
+    def with_eta(self, eta: Tensor) -> ExponentialFamily:
+        """The same family (same base measure) at other natural parameters."""
+
+    def expected_log_base_measure(self) -> Tensor:
+        """E log h(x) in nats, shape ``batch``. Zero here: most discrete families have h = 1."""
+        return torch.zeros_like(self.eta[..., 0])
+
+    def support(self) -> Tensor:
+        """All values x of a finite family, shape ``(n_states, *event)``.
+
+        Raises:
+            ValueError: the support is infinite or larger than :data:`MAX_STATES`.
+        """
+        raise ValueError(f"{type(self).__name__} has no finite support to enumerate: use quadrature or samples")
+
+    def same_base_measure(self, other: ExponentialFamily) -> bool:
+        """Whether ``other`` belongs to the same family (same ν and h), so that KL is the Bregman divergence."""
+        return type(self) is type(other) and self.event_shape == other.event_shape
+
+    # -- laws ------------------------------------------------------------------------------------------------
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x; η) in nats, shape ``sample + batch``.
+
+        ::
+
+            log h(x) + ⟨ν(x), η⟩ − A(η)
+
+        Args:
+            x: values, broadcastable to ``sample + batch + event``.
+        """
+        inner = (self.sufficient_statistic(x) * self.eta).sum(-1)
+        return self.log_base_measure(x) + inner - self.log_partition()
+
+    def mean(self) -> Tensor:
+        """Mean parameter E ν(x) = ∇A(η), shape ``(*batch, d)``.
+
+        Computed as the gradient of the log-partition. A family may override it with the closed form for speed;
+        the tests compare the two.
+        """
+        with torch.enable_grad():
+            eta = self.eta if self.eta.requires_grad else self.eta.detach().requires_grad_()
+            (mean,) = torch.autograd.grad(self.with_eta(eta).log_partition().sum(), eta, create_graph=True)
+        return mean if self.eta.requires_grad and torch.is_grad_enabled() else mean.detach()
+
+    def kl(self, other: ExponentialFamily) -> Tensor:
+        """KL(self ‖ other) in nats, shape ``batch``.
+
+        ::
+
+            A(η') − A(η) − ⟨η' − η, ∇A(η)⟩
+
+        Args:
+            other: a member of the same family (same ν and h), batch broadcastable.
+
+        Raises:
+            ValueError: ``other`` is of another family or has another base measure.
+        """
+        if not self.same_base_measure(other):
+            raise ValueError(
+                f"KL in closed form needs two members of one family with one base measure, got {self!r} and {other!r}"
+            )
+        inner = ((other.eta - self.eta) * self.mean()).sum(-1)
+        return other.log_partition() - self.log_partition() - inner
+
+    def entropy(self) -> Tensor:
+        """Entropy −E log p(x; η) in nats (differential where x is continuous), shape ``batch``.
+
+        ::
+
+            A(η) − ⟨η, ∇A(η)⟩ − E log h(x)
+        """
+        return self.log_partition() - (self.eta * self.mean()).sum(-1) - self.expected_log_base_measure()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)})"
+
+
+def check_state_count(count: int, what: str) -> None:
+    """Refuse an enumeration that cannot fit.
+
+    Raises:
+        ValueError: ``count`` exceeds :data:`MAX_STATES`.
+    """
+    if count > MAX_STATES:
+        raise ValueError(f"{what} has {count} states, enumeration stops at {MAX_STATES}: use fewer bits or samples")

@@ -1,0 +1,79 @@
+"""One distribution over finitely many labelled states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from efvae.families.base import ExponentialFamily
+
+__all__ = ["Categorical"]
+
+
+class Categorical(ExponentialFamily):
+    """Any distribution on k listed states.
+
+    ::
+
+        ν(x) = (⟦x = s_1⟧, …, ⟦x = s_k⟧),   h(x) = ⟦x ∈ {s_1, …, s_k}⟧,   A(η) = log Σ_j exp η_j
+
+    The statistic is not minimal: adding a constant to η changes nothing. Without ``states`` the values are the
+    k one-hot vectors. With ``states`` set to all bit vectors this is the saturated family on {0, 1}^m, which
+    contains every posterior of a binary code, and the prior of a harmonium.
+
+    Args:
+        eta: logits, shape ``(*batch, k)``.
+        states: the states, shape ``(k, n)``, pairwise different; default the identity (one-hot vectors).
+
+    Raises:
+        ValueError: ``states`` does not have one row for each logit.
+
+    Paper: sec-4-1, fig-2
+    """
+
+    def __init__(self, eta: Tensor, states: Tensor | None = None) -> None:
+        super().__init__(eta)
+        k = eta.shape[-1]
+        self.states = torch.eye(k, dtype=eta.dtype, device=eta.device) if states is None else states
+        if self.states.ndim != 2 or self.states.shape[0] != k:
+            raise ValueError(
+                f"Categorical: states must have shape (k, n) with k = {k} logits, got {tuple(self.states.shape)}"
+            )
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.states.shape[1:]
+
+    def with_eta(self, eta: Tensor) -> Categorical:
+        return Categorical(eta, self.states)
+
+    def sufficient_statistic(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(-2) == self.states).all(-1).to(self.eta.dtype)
+
+    def log_base_measure(self, x: Tensor) -> Tensor:
+        return self.sufficient_statistic(x).sum(-1).log()  # 0 on a listed state, −inf elsewhere
+
+    def log_partition(self) -> Tensor:
+        return torch.logsumexp(self.eta, -1)
+
+    def mean(self) -> Tensor:
+        return torch.softmax(self.eta, -1)
+
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        with torch.no_grad():
+            probs = torch.softmax(self.eta, -1).reshape(-1, self.eta.shape[-1])
+            n = int(torch.Size(sample_shape).numel())
+            index = torch.multinomial(probs, n, replacement=True, generator=generator).T
+            return self.states[index.reshape(*sample_shape, *self.batch_shape)]
+
+    def support(self) -> Tensor:
+        return self.states
+
+    def same_base_measure(self, other: ExponentialFamily) -> bool:
+        return (
+            isinstance(other, Categorical)
+            and super().same_base_measure(other)
+            and (self.states is other.states or torch.equal(self.states, other.states))
+        )

@@ -1,0 +1,131 @@
+"""Conditional exponential families and the VAE they form. No loss inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from efvae.families import Categorical, ExponentialFamily
+
+__all__ = ["VAE", "CategoricalOver", "Conditional", "MakeFamily", "Prior"]
+
+#: Turns a network's output into a family, e.g. ``Bernoulli`` or ``Gaussian.from_mean_log_variance``.
+MakeFamily = Callable[[Tensor], ExponentialFamily]
+
+
+class Conditional(nn.Module):
+    """A conditional exponential family: a network that gives the parameters of a family.
+
+    ::
+
+        p(x | z) = h(x) exp(⟨ν(x), f(z)⟩ − A(f(z)))
+
+    Args:
+        network: maps the condition, shape ``(*batch, *event)``, to the input of ``family``.
+        family: maps the network's output to a family; a module if it holds parameters of its own.
+
+    Paper: asm-1, eq-4a, eq-4b
+    """
+
+    def __init__(self, network: nn.Module, family: MakeFamily) -> None:
+        super().__init__()
+        self.network = network
+        self.family = family
+
+    def forward(self, condition: Tensor) -> ExponentialFamily:
+        """The family given the condition, with batch shape ``(*batch)``."""
+        return self.family(self.network(condition))
+
+    if TYPE_CHECKING:  # torch types a module's call as Any
+
+        def __call__(self, condition: Tensor) -> ExponentialFamily: ...  # noqa: D102
+
+
+class CategoricalOver(nn.Module):
+    """Makes the categorical family over given states from logits: for an encoder or prior that knows no restriction.
+
+    Args:
+        states: shape ``(k, n)``, pairwise different.
+
+    Paper: sec-4-1
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states: Tensor
+        self.register_buffer("states", states.clone())
+
+    def forward(self, eta: Tensor) -> Categorical:
+        """The family with logits ``eta`` of shape ``(*batch, k)``."""
+        return Categorical(eta, self.states)
+
+
+class Prior(nn.Module):
+    """A distribution p(z) without a condition.
+
+    The paper fixes it in advance. A tight VAE's prior is the marginal of its harmonium
+    (:meth:`efvae.harmonium.Harmonium.as_vae`), which in general is no member of a chosen simple family.
+
+    Args:
+        eta: natural parameters, shape ``(d,)``.
+        family: maps ``eta`` to a family.
+        learn: whether ``eta`` is a parameter or fixed.
+
+    Paper: sec-2
+    """
+
+    def __init__(self, eta: Tensor, family: MakeFamily, *, learn: bool = False) -> None:
+        super().__init__()
+        self.family = family
+        self.eta: Tensor
+        if learn:
+            self.eta = nn.Parameter(eta.clone())
+        else:
+            self.register_buffer("eta", eta.clone())
+
+    def forward(self) -> ExponentialFamily:
+        """The distribution p(z)."""
+        return self.family(self.eta)
+
+    if TYPE_CHECKING:
+
+        def __call__(self) -> ExponentialFamily: ...  # noqa: D102
+
+
+class VAE(nn.Module):
+    """Prior p(z), decoder p(x | z) and encoder q(z | x).
+
+    Args:
+        prior: distribution of z.
+        decoder: p(x | z).
+        encoder: q(z | x), with the same event shape as the prior.
+
+    Paper: sec-2, asm-1
+    """
+
+    def __init__(self, prior: Prior, decoder: Conditional, encoder: Conditional) -> None:
+        super().__init__()
+        self.prior = prior
+        self.decoder = decoder
+        self.encoder = encoder
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x, z) = log p(z) + log p(x | z) in nats.
+
+        Args:
+            x: observations, shape ``(*batch, *event)``.
+            z: latent values, shape ``(*sample, *batch, *event)``; the leading axes broadcast.
+
+        Returns:
+            Tensor of shape ``sample + batch``.
+        """
+        return self.prior().log_prob(z) + self.decoder(z).log_prob(x)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """n draws (x, z) from the model, each of shape ``(n, *event)``; no gradient."""
+        with torch.no_grad():
+            z = self.prior().sample((n,), generator)
+            return self.decoder(z).sample((), generator), z

@@ -1,0 +1,140 @@
+"""The training loop: one function, resumable to the bit, with the data stream a function of its generator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from efvae.checkpoint import load_checkpoint, save_checkpoint
+
+__all__ = ["Curve", "TrainConfig", "TrainingError", "fit"]
+
+#: Metrics over training: ``step``, ``loss`` and whatever ``evaluate`` returns, lists of one length.
+Curve = dict[str, list[float]]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: the loss is not a finite number."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of :func:`fit`.
+
+    Args:
+        steps: number of optimiser steps, ≥ 1.
+        learning_rate: of Adam at the first step, > 0.
+        final_learning_rate: at the last step, reached along a half cosine; None keeps the rate constant.
+        betas: of Adam.
+        seed: of the data stream and of the estimators.
+        eval_every: steps between two entries of the curve, ≥ 1; the last step always has one.
+        checkpoint_every: steps between two checkpoints; 0 writes none.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    final_learning_rate: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    seed: int = 0
+    eval_every: int = 100
+    checkpoint_every: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("eval_every", 1), ("checkpoint_every", 0), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"TrainConfig: {name} must be at least {low}, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"TrainConfig: learning_rate must be positive, got {self.learning_rate}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0 … steps − 1."""
+        if self.final_learning_rate is None:
+            return self.learning_rate
+        share = 0.5 * (1 + math.cos(math.pi * step / max(self.steps - 1, 1)))
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share
+
+    def fingerprint(self, model: nn.Module) -> str:
+        """Hash of what a checkpoint must agree in: these settings and the model's parameter names and shapes."""
+        shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+        return hashlib.sha256(json.dumps([asdict(self), shapes], sort_keys=True).encode()).hexdigest()
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[Tensor, torch.Generator], Tensor],
+    batch: Callable[[torch.Generator], Tensor],
+    config: TrainConfig,
+    *,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    checkpoint: Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, Curve], None] | None = None,
+) -> Curve:
+    """Minimise the mean loss of random batches over the trainable parameters of a model.
+
+    A run that was killed and is started again with the same checkpoint file ends, on one machine, with the same
+    parameters and curve bit for bit as one that was not: the checkpoint holds parameters, optimiser state,
+    generator state and curve.
+
+    Args:
+        model: its parameters with ``requires_grad`` are trained, in place.
+        loss: per-example loss in nats from a batch and the generator, shape ``(batch,)``.
+        batch: the next batch, drawn with the generator.
+        config: settings.
+        evaluate: metrics for the curve, called at every ``eval_every``-th step.
+        checkpoint: file to resume from if it exists, and to write to every ``checkpoint_every`` steps.
+        device: where the generator lives; the model must be there already.
+        progress: called after each entry of the curve with the number of steps done and the curve.
+
+    Returns:
+        The curve.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite; the checkpoint on disk is still the last sound one.
+        efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
+
+    Paper: sec-4-1
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    fingerprint = config.fingerprint(model)
+    start, curve = 0, Curve()
+    if checkpoint is not None and checkpoint.exists():
+        start, curve = load_checkpoint(checkpoint, model, optimizer, generator, fingerprint)
+    # Looking at the loss stalls an accelerator, so there NaN is looked for only where the curve is.
+    look_every = 1 if torch.device(device).type == "cpu" else config.eval_every
+    for step in range(start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate(step)
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(batch(generator), generator).mean()
+        value.backward()
+        optimizer.step()
+        done = step + 1
+        last = done == config.steps
+        write = checkpoint is not None and bool(config.checkpoint_every) and done % config.checkpoint_every == 0
+        enter = done % config.eval_every == 0 or last
+        if (done % look_every == 0 or enter or write) and not math.isfinite(value.item()):
+            raise TrainingError(
+                f"the loss is {value.item()} at step {done}: lower the learning rate ({config.rate(step):g})"
+            )
+        if enter:
+            metrics = {"step": float(done), "loss": value.item()} | (evaluate() if evaluate else {})
+            for name, number in metrics.items():
+                curve.setdefault(name, []).append(number)
+            if progress:
+                progress(done, curve)
+        if write and checkpoint is not None:
+            save_checkpoint(checkpoint, model, optimizer, generator, fingerprint, done, curve)
+    return curve
