@@ -1,0 +1,31 @@
+"""Records: one result of one configuration, with its provenance, in one JSON file.
+
+A file appears whole or not at all, and its name carries a hash of everything that determines the result, so that a
+result is found again by its configuration and an edited configuration is noticed.
+
+Own: own-records
+"""
+
+from efvae.records.command import main
+from efvae.records.origin import project_root, provenance, results_root
+from efvae.records.record import Record, RecordError, cell_name, config_dict, config_hash, make, same
+from efvae.records.store import find, load, read, write, write_atomically
+
+__all__ = [
+    "Record",
+    "RecordError",
+    "cell_name",
+    "config_dict",
+    "config_hash",
+    "find",
+    "load",
+    "main",
+    "make",
+    "project_root",
+    "provenance",
+    "read",
+    "results_root",
+    "same",
+    "write",
+    "write_atomically",
+]

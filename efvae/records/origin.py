@@ -1,0 +1,98 @@
+"""Where things are and what computed a result: project folder, commit, versions, device, time.
+
+Own: own-records
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+__all__ = ["project_root", "provenance", "results_root"]
+
+
+def project_root() -> Path:
+    """Find the checkout that this package lies in; without one (an installed wheel), the current folder.
+
+    Own: own-records
+    """
+    folder = Path(__file__).resolve().parents[2]
+    return folder if (folder / "pyproject.toml").is_file() else Path.cwd()
+
+
+def results_root() -> Path:
+    """Find the folder of records: the environment variable ``EFVAE_RESULTS`` if set, else ``results``.
+
+    Own: own-records
+    """
+    named = os.environ.get("EFVAE_RESULTS")
+    return Path(named) if named else project_root() / "results"
+
+
+def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None = None) -> dict[str, object]:
+    """Describe what computed a result. None of it counts when two records are compared.
+
+    ::
+
+        commit   of the checkout, or the variable EFVAE_COMMIT where there is no git, or null
+        dirty    whether efvae/ differed from that commit; null where nobody can say
+
+    Args:
+        seconds: wall-clock time of the computation.
+        device: as torch names it, such as "cpu" or "cuda:0".
+        data_sha256: checksum of the data, or None for data made on the spot.
+
+    Own: own-records
+    """
+    import numpy as np
+    import torch
+
+    import efvae
+
+    commit, dirty = _commit()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "efvae": efvae.__version__,
+        },
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "cpu": _cpu_model(),
+        "seconds": round(float(seconds), 3),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data_sha256": data_sha256,
+    }
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    root = project_root()
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root.resolve():
+        return os.environ.get("EFVAE_COMMIT"), None  # no git, or a checkout of something else around us
+    changes = _git(root, "status", "--porcelain", "--", "efvae")
+    return _git(root, "rev-parse", "HEAD"), None if changes is None else bool(changes)
+
+
+def _git(root: Path, *words: str) -> str | None:
+    command = ["git", "-C", str(root), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()

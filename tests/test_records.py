@@ -1,0 +1,286 @@
+"""Records: exact round trip, hash of everything that matters, whole files only, bad input named in one line."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from efvae import records
+from efvae.records import Record, RecordError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    encoder: str = "factorized"
+    seed: int = 0
+    lr: float = 1e-3
+    hidden: tuple[int, ...] = (64, 64)
+    joint: bool = True
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive; got {self.lr}")
+
+
+def made(config: Config = Config(), **changes) -> Record:
+    fields = {"metrics": {"elbo": -3.7}, "curve": {"elbo": [-4.0, -3.7]}, "seconds": 1.0} | changes
+    return records.make("sec9_test", config, **fields)
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(finite, st.lists(finite, max_size=5))
+def test_round_trip_is_exact_to_the_bit(tmp_path_factory, value, column):
+    root = tmp_path_factory.mktemp("results")
+    record = made(metrics={"a": value, "none": None}, curve={"c": column})
+    back = records.read(records.write(record, root))
+    assert back == record
+    assert records.same(back, record)
+    assert back.metrics["a"].hex() == value.hex()
+    assert [x.hex() for x in back.curve["c"]] == [x.hex() for x in column]
+
+
+def test_numbers_may_be_tensors_and_config_is_plain():
+    record = made(metrics={"elbo": torch.tensor(-3.5)}, curve={"elbo": torch.tensor([1.0, 2.0])})
+    assert record.metrics == {"elbo": -3.5}
+    assert record.curve == {"elbo": [1.0, 2.0]}
+    assert record.config["hidden"] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    "change", [{"encoder": "oracle"}, {"seed": 1}, {"lr": 2e-3}, {"hidden": (64,)}, {"joint": False}]
+)
+def test_hash_changes_with_each_field(change):
+    base, other = (records.config_dict(c) for c in (Config(), dataclasses.replace(Config(), **change)))
+    assert records.config_hash("s", base) != records.config_hash("s", other)
+
+
+def test_hash_covers_stem_and_data_but_not_the_spelling_of_a_float():
+    plain = records.config_dict(Config())
+    hashes = {
+        records.config_hash("s", plain),
+        records.config_hash("t", plain),
+        records.config_hash("s", plain, "0" * 64),
+        records.config_hash("s", plain, "1" * 64),
+    }
+    assert len(hashes) == 4
+    assert records.config_dict(Config(lr=1)) == records.config_dict(Config(lr=1.0))
+    assert json.dumps(records.config_dict(Config(lr=1))["lr"]) == "1.0"
+
+
+def test_hash_is_the_same_in_every_process_and_never_changes():
+    # committed files are named by it: a change here would orphan every record
+    assert records.config_hash("sec9_test", {"seed": 0, "lr": 1e-3}, None)[:8] == "f317f8e1"
+
+
+def test_cell_name_spells_the_chosen_fields_safely():
+    plain = records.config_dict(Config(encoder="a/b c"))
+    name = records.cell_name("s", plain, None, ("encoder", "seed"))
+    assert name == f"encoder-a-b-c_seed-0_{records.config_hash('s', plain)[:8]}"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused(value, tmp_path):
+    with pytest.raises(RecordError, match="metric elbo must be a finite number"):
+        made(metrics={"elbo": value})
+    with pytest.raises(RecordError, match="curve elbo must be a list of finite"):
+        made(curve={"elbo": [0.0, value]})
+    smuggled = dataclasses.replace(made(), metrics={"elbo": value})
+    with pytest.raises(RecordError, match="finite"):
+        records.write(smuggled, tmp_path)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_same_ignores_provenance_and_nothing_else():
+    record = made()
+    assert records.same(record, dataclasses.replace(record, provenance={}))
+    assert records.same(record, made(seconds=9.0))
+    for change in ({"stem": "x"}, {"config": {}}, {"metrics": {}}, {"curve": {}}):
+        assert not records.same(record, dataclasses.replace(record, **change))
+
+
+def test_provenance_says_what_computed_it():
+    told = records.provenance(seconds=2.5, data_sha256="f" * 64)
+    assert told["versions"]["torch"] == str(torch.__version__)
+    assert told["seconds"] == 2.5
+    assert told["data_sha256"] == "f" * 64
+    assert told["time"].endswith("+00:00")
+    assert os.uname().nodename not in json.dumps([told["cpu"], told["device"]])
+
+
+def test_commit_comes_from_the_variable_where_there_is_no_git(monkeypatch, tmp_path):
+    monkeypatch.setattr("efvae.records.origin.project_root", lambda: tmp_path)
+    monkeypatch.setenv("EFVAE_COMMIT", "abc")
+    told = records.provenance(seconds=0)
+    assert (told["commit"], told["dirty"]) == ("abc", None)
+
+
+def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path):
+    blocked = tmp_path / "results"
+    blocked.write_text("not a folder")
+    with pytest.raises(RecordError, match=r"cannot write .*results.*name a folder that can be written") as info:
+        records.write(made(), blocked)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.chmod"])
+def test_a_failing_disk_leaves_the_old_file_and_nothing_else(step, tmp_path, monkeypatch):
+    path = records.write(made(), tmp_path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(step, full)
+    with pytest.raises(RecordError, match="No space left on device"):
+        records.write(made(metrics={"elbo": -1.0}), tmp_path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_an_interrupted_write_is_never_visible(tmp_path, monkeypatch):
+    seen = []
+
+    def interrupted(_):
+        seen.extend(p.name for p in (tmp_path / "sec9_test").iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        records.write(made(), tmp_path)
+    assert len(seen) == 1
+    assert seen[0].startswith(".")  # while being written it is hidden from load ...
+    assert list((tmp_path / "sec9_test").iterdir()) == []  # ... and gone afterwards
+
+
+def test_load_does_not_see_temporary_files(tmp_path):
+    path = records.write(made(), tmp_path)
+    (path.parent / ".half.json").write_text("{")
+    (path.parent / ".x.tmp").write_text("{")
+    assert len(records.load("sec9_test", tmp_path)) == 1
+
+
+def edited(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: p.write_text(p.read_text()[:-40]), "is not a record"),
+        (lambda p: p.write_bytes(b"\xff\xfe"), "is not a record"),
+        (lambda p: p.write_text("[" * 100_000), "is not a record"),
+        (lambda p: p.write_text("[]"), "expected the keys"),
+        (lambda p: edited(p, extra=1), "expected the keys"),
+        (lambda p: p.write_text(p.read_text().replace("-3.7", "NaN")), "NaN is not a finite number"),
+        (lambda p: edited(p, metrics={"elbo": "high"}), "metric elbo must be a finite number"),
+        (lambda p: edited(p, metrics={"elbo": True}), "metric elbo must be a finite number"),
+        (lambda p: edited(p, metrics={"elbo": 10**400}), "metric elbo must be a finite number"),
+        (lambda p: edited(p, curve={"elbo": 3}), "curve elbo"),
+        (lambda p: edited(p, config=[]), "config must be a mapping"),
+        (lambda p: edited(p, provenance={}), "provenance must have the keys"),
+        (lambda p: edited(p, config={"seed": 7}), "was the config edited by hand"),
+        (lambda p: edited(p, stem="../x"), "a stem has letters"),
+        (lambda p: edited(p, cell="../x"), "a cell has letters"),
+        (lambda p: p.rename(p.with_name("other.json")), "moved or renamed"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(damage, message, tmp_path):
+    path = records.write(made(), tmp_path)
+    damage(path)
+    with pytest.raises(RecordError, match=message) as info:
+        records.load("sec9_test", tmp_path)
+    assert str(path.parent) in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+def test_load_filters_by_config_and_names_a_mistyped_field(tmp_path):
+    for seed in (0, 1):
+        for encoder in ("factorized", "oracle"):
+            records.write(made(Config(encoder=encoder, seed=seed)), tmp_path)
+    assert len(records.load("sec9_test", tmp_path)) == 4
+    assert [r.config["seed"] for r in records.load("sec9_test", tmp_path, encoder="oracle")] in ([0, 1], [1, 0])
+    assert len(records.load("sec9_test", tmp_path, encoder="oracle", seed="1", joint="true", lr="0.001")) == 1
+    assert records.load("sec9_test", tmp_path, seed="one") == []
+    assert records.load("sec9_other", tmp_path, anything=1) == []
+    with pytest.raises(RecordError, match="did you mean 'encoder'"):
+        records.load("sec9_test", tmp_path, encodr="oracle")
+
+
+def test_find_returns_the_record_of_this_config_and_data_only(tmp_path):
+    record = made(data_sha256="a" * 64)
+    records.write(record, tmp_path)
+    assert records.find("sec9_test", Config(), tmp_path, "a" * 64) == record
+    assert records.find("sec9_test", Config(), tmp_path) is None
+    assert records.find("sec9_test", Config(seed=1), tmp_path, "a" * 64) is None
+
+
+def test_results_root_follows_the_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("EFVAE_RESULTS", str(tmp_path))
+    assert records.results_root() == tmp_path
+    monkeypatch.delenv("EFVAE_RESULTS")
+    assert records.results_root() == records.project_root() / "results"
+    assert (records.project_root() / "efvae" / "records" / "store.py").is_file()
+
+
+def run(config: Config, *, results=None, refresh=False, checkpoint=None) -> Record:
+    record = made(config, metrics={"refresh": refresh, "checkpoint": checkpoint is not None})
+    if results is not None:
+        records.write(record, results)
+    return record
+
+
+def test_command_reads_each_value_by_its_declared_type(tmp_path, capsys):
+    words = ["seed=3", "lr=1e-2", "hidden=8,8", "joint=false", "encoder=oracle"]
+    options = ["--results", str(tmp_path), "--refresh", "--checkpoint", str(tmp_path / "c")]
+    assert records.main(Config, run, words + options) == 0
+    (record,) = records.load("sec9_test", tmp_path)
+    assert record.config == records.config_dict(Config("oracle", 3, 1e-2, (8, 8), joint=False))
+    assert record.metrics == {"refresh": 1.0, "checkpoint": 1.0}
+    assert record.cell in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("sed=3", "did you mean 'seed'"),
+        ("seed", "expected key=value"),
+        ("--sed=3", "expected key=value"),
+        ("seed=3.5", "seed: expected a whole number"),
+        ("lr=fast", "lr: expected a finite number"),
+        ("lr=nan", "lr: expected a finite number"),
+        ("joint=1", "joint: expected true or false"),
+        ("hidden=8,x", "hidden: expected whole numbers"),
+        ("lr=-1", "lr must be positive; got -1.0"),
+        ("--results", "needs a path"),
+    ],
+)
+def test_command_refuses_bad_input_in_one_line(word, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("EFVAE_RESULTS", str(tmp_path))
+    assert records.main(Config, run, [word]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_help_lists_the_keys(capsys):
+    assert records.main(Config, run, ["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "lr: float (default 0.001)" in out
+    assert "--checkpoint" in out
+
+
+def test_importing_records_needs_nothing_heavy():
+    code = "import sys, efvae.records; print([m for m in ('torch', 'numpy', 'matplotlib', 'yaml') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
