@@ -16,7 +16,7 @@ from efvae.checkpoint import load_checkpoint, save_checkpoint
 
 __all__ = ["Curve", "TrainConfig", "TrainingError", "fit"]
 
-#: Metrics over training: ``step``, ``loss`` and whatever ``evaluate`` returns, lists of one length.
+#: Metrics over training, by name; ``step``, ``loss`` and whatever ``evaluate`` returns, lists of one length.
 Curve = dict[str, list[float]]
 
 

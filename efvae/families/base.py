@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["MAX_STATES", "ExponentialFamily", "check_state_count"]
 
-#: Enumerations stop here: 2**20 states of a few float64 numbers each still fit a small machine.
+#: Largest support that is enumerated; 2**20 states of a few float64 numbers each still fit a small machine.
 MAX_STATES = 2**20
 
 
@@ -80,7 +80,7 @@ class ExponentialFamily(ABC):
         """All values x of a finite family, shape ``(n_states, *event)``.
 
         Raises:
-            ValueError: the support is infinite or larger than :data:`MAX_STATES`.
+            ValueError: the support is infinite or larger than :data:`~efvae.families.base.MAX_STATES`.
         """
         raise ValueError(f"{type(self).__name__} has no finite support to enumerate: use quadrature or samples")
 
@@ -151,7 +151,7 @@ def check_state_count(count: int, what: str) -> None:
     """Refuse an enumeration that cannot fit.
 
     Raises:
-        ValueError: ``count`` exceeds :data:`MAX_STATES`.
+        ValueError: ``count`` exceeds :data:`~efvae.families.base.MAX_STATES`.
     """
     if count > MAX_STATES:
         raise ValueError(f"{what} has {count} states, enumeration stops at {MAX_STATES}: use fewer bits or samples")
