@@ -1,0 +1,1 @@
+"""Builds the notebooks and the book; nothing in efvae imports it."""
