@@ -1,0 +1,107 @@
+"""The command ``efvae``: run a notebook with other parameters, compare the records with the paper.
+
+Own: own-run
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from efvae.parameters import UsageError
+from efvae.records import RecordError
+
+__all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose refusals are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Report bad input; exit code 2.
+
+        Own: own-run
+        """
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: its words, by default those of the command line.
+
+    Returns:
+        The exit code: 0 done, 1 it ran and something failed, 2 bad input.
+
+    Own: own-run
+    """
+    words, pairs = _take_pairs(list(sys.argv[1:] if argv is None else argv))
+    parser = _parser()
+    options = parser.parse_args(words)
+    if pairs and options.command != "run":
+        parser.error("-p belongs to 'efvae run'")
+    try:
+        return _scoreboard(options) if options.command == "scoreboard" else _run(options, pairs)
+    except (UsageError, RecordError) as error:
+        print(f"efvae: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("efvae: interrupted", file=sys.stderr)
+        return 130
+
+
+def _take_pairs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Take ``-p NAME VALUE`` out first: a value may begin with a dash, which argparse would not let pass."""
+    rest, pairs = [], []
+    while words:
+        word = words.pop(0)
+        if word in ("-p", "--parameter") and len(words) >= 2:
+            pairs.append((words.pop(0), words.pop(0)))
+        else:
+            rest.append(word)
+    return rest, pairs
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="efvae", description="Executable companion of 'VAE Approximation Error'.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="execute a notebook with other parameters")
+    run.add_argument("notebook", metavar="NOTEBOOK", help="its stem, such as sec4_1_artificial, or a path")
+    run.add_argument("-p", "--parameter", nargs=2, metavar=("NAME", "VALUE"), help="set one parameter; may be repeated")
+    run.add_argument("--profile", metavar="NAME", help="smoke, full, or a YAML file of parameters")
+    run.add_argument("-o", "--output", type=Path, metavar="OUT.ipynb", help="default: a file in _build/runs")
+    run.add_argument("--list", action="store_true", help="list the parameters and run nothing")
+
+    board = commands.add_parser("scoreboard", help="compare the committed records with the paper's numbers")
+    board.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the file is out of date")
+    return parser
+
+
+def _run(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
+    from efvae import runner
+
+    path = runner.find_notebook(options.notebook)
+    parameters = runner.declared_parameters(path)
+    values = runner.chosen_values(path, parameters, pairs, options.profile)
+    if options.list:
+        for p in parameters:
+            allowed = f"{p.allowed.text}: " if p.allowed else ""
+            print(f"{p.name}: {p.kind} = {values.get(p.name, p.default)!r}  # {allowed}{p.help}")
+        return 0
+    try:
+        print(runner.execute(path, values, options.output))
+    except runner.RunError as error:
+        print(f"efvae: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _scoreboard(options: argparse.Namespace) -> int:
+    from efvae import scoreboard
+
+    return scoreboard.main(check=options.check)

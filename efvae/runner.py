@@ -1,0 +1,136 @@
+"""Run a notebook with other parameters, checked before anything runs.
+
+Own: own-run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from efvae.parameters import (
+    Parameter,
+    UsageError,
+    chosen_values,
+    declared_parameters,
+    load_notebook,
+    one_line,
+)
+from efvae.records import project_root, write_atomically
+from efvae.values import Value, nearest, shown
+
+__all__ = ["Parameter", "RunError", "UsageError", "chosen_values", "declared_parameters", "execute", "find_notebook"]
+
+
+class RunError(RuntimeError):
+    """A notebook failed while running; the message is one line.
+
+    Own: own-run
+    """
+
+
+def find_notebook(name: str) -> Path:
+    """Find a notebook by its stem, such as ``sec4_1_artificial``, or by a path.
+
+    Args:
+        name: a stem of the folder ``notebooks``, or a path to a ``.py`` (py:percent) or ``.ipynb`` file.
+
+    Raises:
+        UsageError: there is none; the message names the nearest stem.
+
+    Own: own-run
+    """
+    path, folder = Path(name), project_root() / "notebooks"
+    try:
+        if path.suffix in (".py", ".ipynb") and path.is_file():
+            return path
+        for candidate in (folder / f"{name}.py", folder / f"{name}.ipynb"):
+            if candidate.parent == folder and candidate.is_file():
+                return candidate
+    except (OSError, ValueError):
+        pass  # a name too long for the system, or with a NUL, is no file either
+    stems = {path.stem for path in folder.glob("*.py")} | {path.stem for path in folder.glob("*.ipynb")}
+    raise UsageError(f"no notebook {shown(name)}: {nearest(Path(name).stem, stems)}")
+
+
+def execute(path: Path, values: Mapping[str, Value], output: Path | None = None) -> Path:
+    """Execute a notebook with the given values; the result appears whole, under its final name.
+
+    Args:
+        path: the notebook.
+        values: checked values, as ``chosen_values`` gives them.
+        output: where the executed notebook goes, by default ``_build/runs/<stem>-<hash>.ipynb`` of the project.
+
+    Returns:
+        The path of the executed notebook.
+
+    Raises:
+        UsageError: the output cannot be written; nothing has run then.
+        RunError: a cell failed; the message names the error and the notebook that shows it.
+
+    Own: own-run
+    """
+    node = load_notebook(path)
+    defaults = {parameter.name: parameter.default for parameter in declared_parameters(path)}
+    output = output or _default_output(path, defaults | dict(values))
+    _probe(output)
+    import papermill
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(  # the kernel must find this package, installed or not
+        [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder) / "run.ipynb"
+        try:
+            papermill.execute_notebook(
+                node,
+                scratch,
+                parameters=dict(values),
+                kernel_name="python3",
+                cwd=path.resolve().parent,
+                progress_bar=False,
+            )
+        except Exception as error:  # a failing cell, a kernel that died, a kernel that did not start
+            raise RunError(_failure(error, scratch, output)) from error
+        _store(scratch, output)
+    return output
+
+
+def _failure(error: Exception, scratch: Path, output: Path) -> str:
+    name, value = getattr(error, "ename", None), getattr(error, "evalue", "")  # papermill's error has both
+    told = f"{name}: {value}" if name else one_line(error)
+    if not scratch.is_file():
+        return f"the notebook did not run: {told}"
+    failed = output.with_name(f"{output.stem}.failed.ipynb")
+    _store(scratch, failed)
+    return f"a cell failed with {' '.join(told.split())[:300]}; see {failed}"
+
+
+def _default_output(path: Path, values: Mapping[str, Value]) -> Path:
+    digest = hashlib.sha256(json.dumps([path.stem, values], sort_keys=True).encode()).hexdigest()[:8]
+    return project_root() / "_build" / "runs" / f"{path.stem}-{digest}.ipynb"
+
+
+def _probe(output: Path) -> None:
+    """Refuse an output that cannot be written before an hour of computation, not after it."""
+    if output.suffix != ".ipynb":
+        raise UsageError(f"the output must end in .ipynb; got {shown(str(output))}")
+    try:
+        if output.is_dir():
+            raise UsageError(f"the output {shown(str(output))} is a folder; name a file")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write {shown(str(output))}: {one_line(error)}") from None
+
+
+def _store(scratch: Path, target: Path) -> None:
+    try:
+        write_atomically(target, scratch.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror or error}") from error

@@ -1,0 +1,337 @@
+"""`efvae run`: what it injects, and that every bad input is refused in one line before anything runs."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from efvae import cli, records, runner, values
+
+NOTEBOOK = """\
+# %% [markdown]
+# # A tiny notebook
+
+# %% tags=["parameters"]
+seed: int = 0  # in [0, 2**31): seed of the run
+rate: float = 0.5  # in (0, 1]: a step size
+encoder: str = "factorized"  # in {factorized, joint}
+joint: bool = True  # train both
+name: str = "a"  # any text
+bits: list[int] = [8, 16]  # in [1, 64]: sizes
+rates: list[float] = []
+tags: list[str] = ["x"]
+
+# %%
+import json
+
+print(json.dumps([seed, rate, encoder, joint, name, bits, rates, tags]))
+
+# %%
+assert name != "fail", "told to\\nfail"
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(NOTEBOOK)
+    return path
+
+
+def efvae(*words) -> int:
+    """Run the command; argparse leaves by SystemExit."""
+    try:
+        return cli.main([str(word) for word in words])
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+
+
+def refused(capsys, *words) -> str:
+    assert efvae(*words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("efvae")
+    assert told.err.count("\n") == 1
+    return told.err
+
+
+def printed(path: Path) -> list:
+    cells = nbformat.read(path, as_version=4).cells
+    outputs = [output.text for cell in cells for output in cell.get("outputs", []) if "text" in output]
+    return json.loads(outputs[0])
+
+
+def test_declared_parameters(notebook):
+    seed, rate, encoder, joint, name, bits, rates, tags = runner.declared_parameters(notebook)
+    assert (seed.name, seed.kind, seed.default, seed.help) == ("seed", "int", 0, "seed of the run")
+    assert (2**31 - 1 in seed.allowed, 2**31 in seed.allowed, -1 in seed.allowed) == (True, False, False)
+    assert (0.0 in rate.allowed, 1.0 in rate.allowed) == (False, True)
+    assert (encoder.allowed.choices, joint.allowed, name.help) == (("factorized", "joint"), None, "any text")
+    assert [p.kind for p in (bits, rates, tags)] == ["list[int]", "list[float]", "list[str]"]
+    assert (bits.default, [1, 64] in bits.allowed, [0] in bits.allowed) == ([8, 16], True, False)
+
+
+def test_declared_parameters_of_an_ipynb(notebook, tmp_path):
+    import jupytext
+
+    jupytext.write(jupytext.read(notebook), tmp_path / "tiny.ipynb")
+    assert runner.declared_parameters(tmp_path / "tiny.ipynb") == runner.declared_parameters(notebook)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed = 0", "expected a line such as"),
+        ("seed: int", "expected a line such as"),
+        ("seed: int = (\n    0)", "expected a line such as"),
+        ("seed: complex = 0", "type complex is not one of"),
+        ("seed: int = 2**31", "malformed node"),
+        ("seed: int = 0.5", "parameter seed: expected a whole number"),
+        ("seed: int = 5  # in [0, 2]", "parameter seed: expected in [0, 2]; got 5"),
+        ("seed: int = 5  # in [0, many]", "could not convert"),
+        ("seed: int = 5  # in [0; 2]", "cannot read the range"),
+        ('name: str = "a"  # in [a, b]', "cannot read the range"),
+        ("seed: int = 0  # set so that a = b", "papermill cannot read seed"),
+        ("seed: int = (", "parameters cell"),
+    ],
+)
+def test_a_wrong_declaration_is_named(line, message, tmp_path):
+    path = tmp_path / "wrong.py"
+    path.write_text(f'# %% tags=["parameters"]\n{line}\n')
+    with pytest.raises(runner.UsageError) as info:
+        runner.declared_parameters(path)
+    assert message in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("sede", "1"), "unknown parameter 'sede': did you mean 'seed'?"),
+        (("seed", "abc"), "parameter seed: expected a whole number such as 16; got 'abc'"),
+        (("seed", "1.0"), "parameter seed: expected a whole number"),
+        (("seed", "-1"), "parameter seed: expected in [0, 2**31); got -1"),
+        (("seed", str(2**31)), "parameter seed: expected in [0, 2**31)"),
+        (("rate", "0"), "parameter rate: expected in (0, 1]; got 0.0"),
+        (("rate", "nan"), "parameter rate: expected a finite number"),
+        (("rate", "1e999"), "parameter rate: expected a finite number"),
+        (("rate", "__import__('os')"), "parameter rate: expected a finite number"),
+        (("encoder", "fatorized"), "expected in {factorized, joint}; got 'fatorized'"),
+        (("joint", "1"), "parameter joint: expected true or false; got '1'"),
+        (("bits", "8,100"), "parameter bits: expected each item in [1, 64]; got [8, 100]"),
+        (("bits", "8;16"), "parameter bits: expected whole numbers separated by commas"),
+        (("rates", "1,,2"), "parameter rates: expected finite numbers separated by commas"),
+        (("name", "\udcff"), "parameter name: expected text"),
+    ],
+)
+def test_bad_values_are_refused(given, message, notebook, capsys):
+    assert message in refused(capsys, "run", notebook, "-p", *given)
+
+
+def test_bad_words_are_refused(notebook, capsys):
+    assert "expected 2 arguments" in refused(capsys, "run", notebook, "-p", "seed")
+    assert "unrecognized arguments" in refused(capsys, "run", notebook, "--profil_", "x")
+    assert "invalid choice" in refused(capsys, "rum")
+    assert "-p belongs to" in refused(capsys, "scoreboard", "-p", "a", "b")
+
+
+def test_a_missing_notebook_names_the_nearest(tmp_path, monkeypatch, capsys):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "sec4_1_artificial.py").write_text(NOTEBOOK)
+    monkeypatch.setattr(runner, "project_root", lambda: tmp_path)
+    assert "did you mean 'sec4_1_artificial'?" in refused(capsys, "run", "sec4_1_artifical")
+    assert "did you mean 'sec4_1_artificial'?" in refused(capsys, "run", "notebooks/sec41_artificial.py")
+    for odd in ("", "..", "/", "a\0b", "x" * 5000, "../notebooks/sec4_1_artificial"):
+        assert "no notebook" in refused(capsys, "run", odd)
+    assert runner.find_notebook("sec4_1_artificial").name == "sec4_1_artificial.py"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]"])
+def test_a_file_that_is_no_notebook_is_refused(content, tmp_path, capsys):
+    path = tmp_path / "broken.ipynb"
+    path.write_bytes(content)
+    assert "is not a notebook" in refused(capsys, "run", path)
+
+
+def write_profile(notebook: Path, text: str, name: str = "quick") -> None:
+    (notebook.parent / "params").mkdir(exist_ok=True)
+    (notebook.parent / "params" / f"tiny.{name}.yaml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sede: 1", "unknown parameter 'sede' (in "),
+        ("seed: true", "parameter seed: expected a whole number"),
+        ("seed: 1.5", "parameter seed: expected a whole number"),
+        ("seed: -1", "parameter seed: expected in [0, 2**31); got -1"),
+        ("rate: fast", "parameter rate: expected a finite number"),
+        ("rate: .nan", "parameter rate: expected a finite number"),
+        ("name: 16", "parameter name: expected text (in YAML, put it in quotes); got 16"),
+        ("name: 2026-01-01", "parameter name: expected text (in YAML"),
+        ("bits: 8", "parameter bits: expected whole numbers"),
+        ("bits: [[8]]", "parameter bits: expected a whole number"),
+        ("- seed", "expected lines 'name: value'"),
+        ("seed: [1", "cannot read the profile"),
+        ("seed: !!python/object/apply:os.getcwd []", "cannot read the profile"),
+        ("1: 2", "unknown parameter '1'"),
+    ],
+)
+def test_a_bad_profile_is_refused(text, message, notebook, capsys):
+    write_profile(notebook, text)
+    assert message in refused(capsys, "run", notebook, "--profile", "quick")
+
+
+def test_a_missing_profile_names_the_nearest(notebook, capsys):
+    write_profile(notebook, "seed: 1", "smoke")
+    assert "did you mean 'smoke'?" in refused(capsys, "run", notebook, "--profile", "smok")
+    assert "no profile 'a/b.yaml'" in refused(capsys, "run", notebook, "--profile", "a/b.yaml")
+
+
+def test_values_on_the_command_line_win_over_the_profile(notebook):
+    write_profile(notebook, "seed: 1\nrate: 1e-3\njoint: false\nbits: [1, 2]\n")
+    parameters = runner.declared_parameters(notebook)
+    chosen = runner.chosen_values(notebook, parameters, [("seed", "2"), ("tags", "a, b"), ("rates", "")], "quick")
+    assert chosen == {"seed": 2, "rate": 1e-3, "joint": False, "bits": [1, 2], "tags": ["a", "b"], "rates": []}
+    by_path = runner.chosen_values(notebook, parameters, [], str(notebook.parent / "params" / "tiny.quick.yaml"))
+    assert by_path["seed"] == 1
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_run(notebook, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", None)  # would fail if it were reached
+    (tmp_path / "blocked").write_text("")
+    assert "cannot write" in refused(capsys, "run", notebook, "-o", tmp_path / "blocked" / "out.ipynb")
+    assert "is a folder" in refused(capsys, "run", notebook, "-o", _folder(tmp_path / "out.ipynb"))
+    assert "must end in .ipynb" in refused(capsys, "run", notebook, "-o", tmp_path / "out.txt")
+    assert "cannot write" in refused(capsys, "run", notebook, "-o", tmp_path / ("x" * 300 + ".ipynb"))
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+NASTY = 'it\'s "quoted" \\ \n\t {seed} ; import os # é 漢 \x00 \\" \u2028'
+
+
+def test_values_are_really_injected(notebook, tmp_path, capsys):
+    out = tmp_path / "deep" / "{seed}.ipynb"  # papermill would fill in braces of a path
+    words = ["-p", "seed", "7", "-p", "rate", "1e-3", "-p", "joint", "false", "-p", "name", NASTY]
+    words += ["-p", "bits", "", "-p", "rates", "-1,2", "-p", "tags", 'a"b,--c']
+    assert efvae("run", notebook, *words, "-o", out) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert printed(out) == [7, 1e-3, "factorized", False, NASTY, [], [-1.0, 2.0], ['a"b', "--c"]]
+    assert [p.name for p in out.parent.iterdir()] == ["{seed}.ipynb"]
+
+
+def test_a_failing_cell_is_one_line_and_keeps_the_notebook(notebook, tmp_path, capsys):
+    out = tmp_path / "out.ipynb"
+    assert efvae("run", notebook, "-p", "name", "fail", "-o", out) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "AssertionError: told to fail" in told
+    assert str(tmp_path / "out.failed.ipynb") in told
+    assert not out.exists()
+    assert printed(tmp_path / "out.failed.ipynb")[4] == "fail"
+
+
+def test_default_output_depends_on_the_values_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "project_root", lambda: tmp_path)
+    paths = [runner._default_output(Path("a/tiny.py"), {"seed": seed}) for seed in (0, 0, 1)]
+    assert paths[0] == paths[1] != paths[2]
+    assert paths[0].parent == tmp_path / "_build" / "runs"
+
+
+def test_list_shows_the_declarations(notebook, capsys):
+    assert efvae("run", notebook, "--list", "-p", "seed", "3") == 0
+    assert "seed: int = 3  # in [0, 2**31): seed of the run" in capsys.readouterr().out
+
+
+def _parameters(folder: Path) -> tuple[Path, list[runner.Parameter]]:
+    path = folder / "tiny.py"
+    path.write_text(NOTEBOOK)
+    return path, runner.declared_parameters(path)
+
+
+NAMES = st.sampled_from(["seed", "rate", "encoder", "joint", "name", "bits", "rates", "tags"]) | st.text()
+TEXT = st.text(st.characters(codec=None)) | st.integers().map(str) | st.floats().map(str)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return _parameters(tmp_path_factory.mktemp("fuzz"))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(NAMES, TEXT | st.lists(TEXT).map(",".join)), max_size=4))
+@example([("seed", "9" * 5000)])
+@example([("bits", "1_0,٣")])
+@example([("rate", "-0")])
+def test_no_value_ends_in_a_traceback(tiny, pairs):
+    path, parameters = tiny
+    try:
+        chosen = runner.chosen_values(path, parameters, pairs)
+    except runner.UsageError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        assert str(error).isprintable()  # noqa: PT017
+    else:  # what is let through has the declared type and range, and survives the way into the notebook
+        known = {p.name: p for p in parameters}
+        for name, value in chosen.items():
+            assert known[name].check(value, from_text=False) == value
+            assert ast.literal_eval(_injected(value)) == value
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(values.TYPES),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+)
+@example("float", 10**400)
+def test_no_yaml_value_ends_in_a_traceback(kind, value):
+    try:
+        values.convert(value, kind)
+    except ValueError as error:
+        assert str(error).isprintable()  # noqa: PT017
+
+
+def _injected(value) -> str:
+    from papermill.translators import PythonTranslator
+
+    return PythonTranslator.translate(value)
+
+
+def test_help_is_fast_and_needs_no_notebook_packages():
+    code = (
+        "import sys; from efvae import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'papermill', 'jupytext', 'yaml', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "scoreboard" in done.stdout
+
+
+def test_without_papermill_one_line_says_how_to_get_it(notebook, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    told = refused(capsys, "run", notebook)
+    assert "papermill" in told
+    assert "pip install" in told
+
+
+def test_every_notebook_of_the_project_declares_its_parameters():
+    folder = records.project_root() / "notebooks"
+    for path in sorted(folder.glob("*.py")):
+        declared = runner.declared_parameters(path)
+        assert [p.name for p in declared], path
+        for profile in (folder / "params").glob(f"{path.stem}.*.yaml"):
+            runner.chosen_values(path, declared, [], str(profile))
