@@ -87,7 +87,12 @@ def grid(lower: Sequence[float], upper: Sequence[float], points: int) -> Rule:
     Args:
         lower, upper: corners of the box, one number for each coordinate.
         points: number of points for each coordinate, at least 2.
+
+    Raises:
+        ValueError: fewer than 2 points, or more than can be enumerated.
     """
+    if points < 2:
+        raise ValueError(f"grid: needs at least 2 points for each coordinate, got {points}")
     check_state_count(points ** len(lower), f"a grid of {points} points in {len(lower)} coordinates")
     axes = [torch.linspace(a, b, points, dtype=torch.float64) for a, b in zip(lower, upper, strict=True)]
     weights = []

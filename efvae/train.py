@@ -113,22 +113,21 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         start, curve = load_checkpoint(checkpoint, model, optimizer, generator, fingerprint)
     # Looking at the loss stalls an accelerator, so there NaN is looked for only where the curve is.
-    look_every = 1 if torch.device(device).type == "cpu" else config.eval_every
+    on_cpu = torch.device(device).type == "cpu"
     for step in range(start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step)
         optimizer.zero_grad(set_to_none=True)
         value = loss(batch(generator), generator).mean()
-        value.backward()
-        optimizer.step()
         done = step + 1
-        last = done == config.steps
+        enter = done % config.eval_every == 0 or done == config.steps
         write = checkpoint is not None and bool(config.checkpoint_every) and done % config.checkpoint_every == 0
-        enter = done % config.eval_every == 0 or last
-        if (done % look_every == 0 or enter or write) and not math.isfinite(value.item()):
+        if (enter or write or on_cpu) and not math.isfinite(value.item()):
             raise TrainingError(
                 f"the loss is {value.item()} at step {done}: lower the learning rate ({config.rate(step):g})"
             )
+        value.backward()
+        optimizer.step()
         if enter:
             metrics = {"step": float(done), "loss": value.item()} | (evaluate() if evaluate else {})
             for name, number in metrics.items():

@@ -243,7 +243,7 @@ def test_bits_count_from_the_first() -> None:
         (lambda: GaussianFixedVariance(torch.zeros(2), 1.0).kl(GaussianFixedVariance(torch.zeros(2), 2.0)), "base"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(make, message) -> None:  # noqa: ANN001
+def test_bad_input_is_refused_in_one_line(make, message) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)

@@ -1,0 +1,147 @@
+"""The loop learns, resumes to the bit, and refuses what it cannot use."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from efvae import exact
+from efvae.checkpoint import CheckpointError
+from efvae.estimators import Exact
+from efvae.families import all_bits
+from efvae.models import VAE
+from efvae.objectives import elbo
+from efvae.train import Curve, TrainConfig, TrainingError, fit
+from tests.models import binary_vae, saturated_vae
+
+CONFIG = TrainConfig(steps=60, learning_rate=0.02, final_learning_rate=0.001, seed=4, eval_every=7, checkpoint_every=10)
+STATES = all_bits(4)
+
+
+def batch(generator: torch.Generator) -> Tensor:
+    return STATES[torch.randint(0, 7, (16,), generator=generator)]  # uniform over seven of the sixteen values
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing of the loop runs after it."""
+
+
+def train(vae: VAE, config: TrainConfig, checkpoint: Path | None = None, die_at: int | None = None) -> Curve:
+    calls = 0
+
+    def loss(x: Tensor, generator: torch.Generator) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == die_at:
+            raise KilledError
+        return -elbo(vae, x, Exact()) + 0 * torch.rand((), generator=generator)
+
+    def evaluate() -> dict[str, float]:
+        return {"elbo": elbo(vae, STATES[:7], Exact()).mean().item()}
+
+    return fit(vae, loss, batch, config, evaluate=evaluate, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("die_at", [1, 9, 10, 11, 36, 59])
+def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, die_at: int) -> None:
+    straight, resumed = binary_vae(1), binary_vae(1)
+    curve = train(straight, CONFIG)
+    path = tmp_path / "deep" / "run.safetensors"
+    with pytest.raises(KilledError):
+        train(resumed, CONFIG, path, die_at)
+    assert path.exists() == (die_at > 10)
+    fresh = binary_vae(99)  # the process that resumes has other initial weights until the checkpoint is read
+    start = resumed if die_at <= 10 else fresh
+    if die_at <= 10:
+        start = binary_vae(1)
+    again = train(start, CONFIG, path)
+    assert again == curve
+    assert len(curve["step"]) == 9
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), start.parameters(), strict=True))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no half-written files stay
+
+
+def test_learns_what_can_be_learned() -> None:
+    """A saturated encoder and a decoder that can fit: ELBO near the entropy bound, gap near zero."""
+    vae = saturated_vae(3)
+    bound = -torch.tensor(7.0).log().item()
+    before = elbo(vae, STATES[:7], Exact()).mean().item()
+    curve = train(vae, dataclasses.replace(CONFIG, steps=1500))
+    assert curve["elbo"][-1] > before + 0.5
+    assert curve["elbo"][-1] < bound
+    assert exact.posterior_kl(vae, STATES[:7], exact.enumerate_states(vae.prior())).mean() < 0.02
+
+
+def test_frozen_parameters_stay() -> None:
+    vae = binary_vae(2)
+    vae.decoder.requires_grad_(requires_grad=False)
+    decoder, encoder = copy.deepcopy(vae.decoder), copy.deepcopy(vae.encoder)
+    train(vae, CONFIG)
+    assert all(torch.equal(a, b) for a, b in zip(decoder.parameters(), vae.decoder.parameters(), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(encoder.parameters(), vae.encoder.parameters(), strict=True))
+
+
+def test_learning_rate_follows_half_a_cosine() -> None:
+    assert CONFIG.rate(0) == pytest.approx(0.02)
+    assert CONFIG.rate(59) == pytest.approx(0.001)
+    assert CONFIG.rate(29) > CONFIG.rate(30) > CONFIG.rate(31)
+    assert CONFIG.rate(29) + CONFIG.rate(30) == pytest.approx(0.021)
+    assert TrainConfig(steps=5).rate(4) == 1e-3
+
+
+def test_the_seed_decides() -> None:
+    curves = [train(binary_vae(1), dataclasses.replace(CONFIG, seed=s)) for s in (4, 4, 5)]
+    assert curves[0] == curves[1] != curves[2]
+
+
+def test_nan_stops_at_once_and_leaves_the_sound_checkpoint(tmp_path: Path) -> None:
+    model, path, steps = nn.Linear(1, 1), tmp_path / "c.safetensors", 0
+
+    def loss(x: Tensor, generator: torch.Generator) -> Tensor:
+        nonlocal steps
+        steps += 1
+        return model(x) * (torch.nan if steps == 25 else 1.0)
+
+    with pytest.raises(TrainingError, match="loss is nan at step 25"):
+        fit(model, loss, lambda g: torch.rand(3, 1, generator=g), CONFIG, checkpoint=path)
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    fit(model, lambda x, g: model(x) ** 2, lambda g: torch.rand(3, 1, generator=g), CONFIG, checkpoint=path)
+
+
+def write(path: Path) -> bytes:
+    train(binary_vae(1), CONFIG, path)
+    return path.read_bytes()
+
+
+def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    whole = write(path)
+    for content in (b"", whole[: len(whole) // 2], whole[:4], b"\x80\x04}q\x00." + whole, b"\0" * len(whole)):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"c\.safetensors is damaged") as caught:
+            train(binary_vae(1), CONFIG, path)
+        assert "\n" not in str(caught.value)
+
+
+def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    write(path)
+    for vae, config in (
+        (binary_vae(1), dataclasses.replace(CONFIG, learning_rate=0.03)),
+        (binary_vae(1, n=4, m=2), CONFIG),
+    ):
+        with pytest.raises(CheckpointError, match="another configuration"):
+            train(vae, config, path)
+
+
+@pytest.mark.parametrize(
+    "field", [{"steps": 0}, {"eval_every": 0}, {"checkpoint_every": -1}, {"learning_rate": 0.0}, {"seed": -1}]
+)
+def test_config_out_of_range_is_refused(field) -> None:
+    with pytest.raises(ValueError, match=f"TrainConfig: {next(iter(field))} must be"):
+        TrainConfig(**({"steps": 5} | field))
