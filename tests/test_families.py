@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import stats
@@ -198,6 +200,14 @@ def test_large_logits_stay_finite_in_float32() -> None:
         assert bool(torch.isfinite(value).all())
     p = Multinomial(torch.tensor([200.0, 0.0, -200.0]), 4)
     assert bool(torch.isfinite(p.entropy()))
+
+
+def test_log_partition_keeps_its_digits_at_large_logits() -> None:
+    """torch's softplus turns linear at 20: 2e-9 off, which an oracle must not be."""
+    eta = torch.tensor([20.5, 30.0, -25.0], dtype=torch.float64)
+    for value in eta:
+        exact = math.log1p(math.exp(-abs(value.item()))) + max(value.item(), 0.0)
+        assert Bernoulli(value[None]).log_partition().item() == pytest.approx(exact, rel=1e-15, abs=0)
 
 
 def test_values_outside_the_support_have_probability_zero() -> None:

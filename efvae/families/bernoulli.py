@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from efvae.families.base import ExponentialFamily, check_state_count
@@ -57,7 +56,8 @@ class Bernoulli(ExponentialFamily):
         return torch.zeros_like(x[..., 0])
 
     def log_partition(self) -> Tensor:
-        return F.softplus(self.eta).sum(-1)  # log1p(exp(η)) overflows in float32 beyond η = 88
+        # log1p(exp η) overflows in float32 beyond η = 88, and torch's softplus drops e^−η beyond η = 20: 2e-9 off.
+        return torch.logaddexp(self.eta, torch.zeros_like(self.eta)).sum(-1)
 
     def mean(self) -> Tensor:
         return torch.sigmoid(self.eta)
