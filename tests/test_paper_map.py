@@ -1,0 +1,156 @@
+"""The paper map is complete, and a closed item is what it says: page, code, notebook cell and test."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools import pages, paper_map
+from tools.paper_map import ROOT, Item, Pointers
+
+GROUPS = paper_map.read_map()
+ITEMS = [item for group in GROUPS for item in group.items]
+FOUND = paper_map.discover()
+
+# sub-letters of the paper's 57 numbered formulas
+LETTERS = {1: "ab", 4: "ab", 16: "ab", 23: "ab", 33: "ab", 38: "abc", 47: "abc", 48: "abc", 50: "ab", 52: "abcd",
+           53: "ab", 55: "abc", 57: "ab"}  # fmt: skip
+
+
+def test_every_numbered_item_is_listed_once_and_in_order():
+    ids = [item.id for item in ITEMS]
+    assert len(set(ids)) == len(ids)
+    equations = [f"eq-{n}{letter}" for n in range(1, 58) for letter in LETTERS.get(n, [""])]
+    assert [i for i in ids if i.startswith("eq-")] == equations
+    others = "asm-1 thm-1 cor-1 cor-2 def-1 thm-2 thm-a1 ex-a1 prop-a1 prop-a2"
+    assert [i for i in ids if i.split("-")[0] in ("asm", "thm", "cor", "def", "ex", "prop")] == others.split()
+    sections = "sec-1 sec-2 sec-3 sec-3-1 sec-4 sec-4-1 sec-4-2 sec-4-3 sec-5"
+    assert [i for i in ids if i.startswith("sec-")] == sections.split()
+    appendices = "app-a app-a1 app-a2 app-a3 app-b app-c app-c1 app-c2"
+    assert [i for i in ids if i.startswith("app-")] == appendices.split()
+    assert sorted(i for i in ids if i.split("-")[0] in ("fig", "tab")) == [
+        "fig-1", "fig-2", "fig-3", "fig-4", "tab-1", "tab-2"]  # fmt: skip
+    assert sorted(i for i in ids if i.startswith("fn-")) == [f"fn-{n}" for n in range(1, 6)]
+    assert sum(i.startswith("case-") for i in ids) == 4
+
+
+def test_a_closed_item_has_all_its_pointers():
+    gaps = {item.id: paper_map.missing(item, FOUND) for item in ITEMS if item.status == "closed"}
+    assert {label: kinds for label, kinds in gaps.items() if kinds} == {}
+
+
+def test_an_item_with_all_its_pointers_is_not_listed_as_open():
+    done = [item.id for item in ITEMS if item.status == "open" and not paper_map.missing(item, FOUND)]
+    assert done == [], "set their status to closed in book/paper_map.yml"
+
+
+def test_every_label_of_a_docstring_is_in_the_map():
+    known = {item.id for item in ITEMS}
+    unknown = {label: places for label, places in FOUND.code.items() if label not in known | own(FOUND.code)}
+    assert unknown == {}
+
+
+def own(labels) -> set[str]:
+    return {label for label in labels if label.startswith("own-")}
+
+
+def test_labels_that_look_like_the_papers_are_in_the_map():
+    known = {item.id for item in ITEMS}
+    prefixes = "eq|thm|cor|prop|def|asm|ex|sec|app|fig|tab|fn|case"
+    defined = {label for label in FOUND.page if re.fullmatch(rf"(?:{prefixes})-.*", label)}
+    assert defined - known == set()
+
+
+def test_a_target_is_defined_on_one_page_only():
+    assert {label: places for label, places in FOUND.page.items() if len(places) > 1} == {}
+
+
+def checkout(folder: Path, **files: str) -> Path:
+    """A small project with one group of two items."""
+    rows = [{"id": "eq-1", "title": "one", "status": "open"}, {"id": "fig-1", "title": "fig", "status": "open"}]
+    contents = {"book/paper_map.yml": yaml.safe_dump({"groups": [{"title": "G", "page": "p", "items": rows}]})}
+    for name, text in (contents | files).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(eq-1)=\n# T",
+        "```{math}\n:label: eq-1\nx\n```",
+        "$$\nx\n$$ (eq-1)",
+        "$$ x $$ (eq-1)",
+        "```{figure} a\n:name: eq-1\n```",
+    ],
+)
+def test_a_target_is_found_on_a_page_and_in_a_text_cell(text, tmp_path):
+    assert paper_map.discover(checkout(tmp_path, **{"book/p.md": text})).page == {"eq-1": ["book/p"]}
+    (tmp_path / "book" / "p.md").write_text("see {eq}`eq-1` and eq-1")  # a mention is no target
+    assert paper_map.discover(tmp_path).page == {}
+    cell = "# %% [markdown]\n" + "".join(f"# {line}\n" for line in text.splitlines())
+    assert paper_map.discover(checkout(tmp_path, **{"notebooks/n.py": cell})).page == {"eq-1": ["notebooks/n"]}
+
+
+def test_a_figure_of_a_code_cell_is_a_target(tmp_path):
+    cell = '# %% mystnb={"figure": {"name": "fig-1", "caption": "c"}}\nx = 1\n'
+    found = paper_map.discover(checkout(tmp_path, **{"notebooks/n.py": cell}))
+    assert found.page == {"fig-1": ["notebooks/n"]}
+    assert found.notebook == {"fig-1": ["n"]}
+
+
+def test_docstrings_tests_and_whole_labels(tmp_path):
+    code = '"""M.\n\nPaper: eq-1, own-x\n"""\nclass A:\n'
+    code += '    def f(self):\n        """F.\n\n        Paper: eq-1\n        """\n'
+    code += 'def _private():\n    """P.\n\n    Paper: eq-1\n    """\n'
+    files = {"efvae/m.py": code, "tests/test_a.py": "# eq-1", "tests/test_b.py": "# eq-11, own-eq-1, eq-1-x"}
+    found = paper_map.discover(checkout(tmp_path, **files, **{"tests/test_paper_map.py": "# eq-1"}))
+    assert found.code == {"eq-1": ["efvae.m", "efvae.m.A.f"], "own-x": ["efvae.m"]}
+    assert found.test == {"eq-1": ["tests/test_a.py"]}
+
+
+def test_what_an_item_needs():
+    nothing = Pointers()
+    assert paper_map.missing(Item("eq-1", "", "closed", ""), nothing) == ["page", "code", "notebook", "test"]
+    assert paper_map.missing(Item("eq-1", "", "closed", "", {"code": "why"}), nothing) == ["page", "notebook", "test"]
+    assert paper_map.missing(Item("fig-1", "", "closed", ""), nothing) == ["page", "notebook"]
+    assert paper_map.missing(Item("fn-1", "", "closed", ""), Pointers(page={"fn-1": ["book/x"]})) == []
+
+
+@pytest.mark.parametrize("row", [{"id": "eq-1"}, {"id": "eq-1", "title": "t", "status": "done"},
+                                 {"id": "eq-1", "title": "t", "status": "open", "exempt": {"code": ""}},
+                                 {"id": "eq-1", "title": "t", "status": "open", "exempt": {"codes": "x"}}])  # fmt: skip
+def test_a_malformed_row_is_refused(row, tmp_path):
+    checkout(tmp_path)
+    (tmp_path / "book/paper_map.yml").write_text(
+        yaml.safe_dump({"groups": [{"title": "G", "page": "p", "items": [row]}]})
+    )
+    with pytest.raises(ValueError, match=r"book/paper_map\.yml: "):
+        paper_map.read_map(tmp_path)
+
+
+def test_pages_name_every_item_and_every_number(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "_toc.yml").write_text((ROOT / "_toc.yml").read_text())
+    pages.generate(tmp_path)
+    page = (tmp_path / "book" / "paper_map.md").read_text()
+    for item in ITEMS:
+        assert item.title in page
+        assert item.id.startswith("case-") or f"{{paper}}`{item.id}`" in page
+    assert page.count("verdict-open") == sum(item.status == "open" for item in ITEMS)
+    board = (tmp_path / "book" / "scoreboard.md").read_text()
+    assert "The paper prints **82** results." in board
+    assert sum(line.startswith("|") and ".verdict-" in line for line in board.splitlines()) == 86
+    assert "−364513.78" in board
+
+
+def test_a_closed_row_links_what_was_found(monkeypatch):
+    item = Item("eq-1a", "the title", "closed", "p")
+    found = Pointers({"eq-1a": ["book/p"]}, {"eq-1a": ["efvae.exact.elbo", "efvae.gone.f"]}, {"eq-1a": ["n", "hidden"]},
+                     {"eq-1a": ["tests/test_exact.py"]})  # fmt: skip
+    row = pages._map_row(item, found, {"efvae.exact"}, {"notebooks/n"})
+    assert "{py:obj}`exact.elbo <efvae.exact.elbo>`, `gone.f`" in row
+    assert "{doc}`n </notebooks/n>`, `hidden`, `tests/test_exact.py`" in row
+    assert "[closed]{.verdict-ok}" in row
