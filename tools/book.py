@@ -8,6 +8,7 @@ import fcntl
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", help="smoke, full, or another name in notebooks/params/<stem>.<name>.yaml")
     args = parser.parse_args(argv)
+    if args.profile is not None and not re.fullmatch(r"[\w-]+", args.profile):
+        print(f"book: a profile is a plain name such as smoke or full; got {args.profile!r}", file=sys.stderr)
+        return 2
     edition = Edition(args.profile)
     try:
         with one_at_a_time():
@@ -85,6 +89,8 @@ def execute_all(edition: Edition) -> None:
     if edition.profile is not None and not any(parameters.values()):
         known = sorted({path.name.split(".")[-2] for path in NOTEBOOKS.glob("params/*.*.yaml")})
         raise BuildError(f"no notebook has a profile {edition.profile!r}; there are {', '.join(known) or 'none yet'}")
+    for stem, path in parameters.items():
+        refuse_bad_values(stem, path)
     edition.executed.mkdir(parents=True, exist_ok=True)
     package, versions = sources.package_hash(), environment()
     keys = {stem: f"{inputs_hash(stem, parameters[stem])} {package} {versions}" for stem in stems}
@@ -106,6 +112,19 @@ def profile_file(stem: str, profile: str | None) -> Path | None:
     return path if path.is_file() else None
 
 
+def refuse_bad_values(stem: str, profile: Path | None) -> None:
+    """Refuse an unknown parameter or a bad value before anything runs, as `efvae run` does."""
+    if profile is None:
+        return
+    from efvae.parameters import UsageError, chosen_values, declared_parameters
+
+    source = NOTEBOOKS / f"{stem}.py"
+    try:
+        chosen_values(source, declared_parameters(source), profile=str(profile))
+    except UsageError as error:
+        raise BuildError(str(error)) from None
+
+
 def inputs_hash(stem: str, parameters: Path | None) -> str:
     """Hash of what the notebook reads besides the package: source, parameters, its committed records."""
     inputs = [NOTEBOOKS / f"{stem}.py", *([parameters] if parameters else [])]
@@ -116,7 +135,9 @@ def inputs_hash(stem: str, parameters: Path | None) -> str:
 def environment() -> str:
     """Versions that numbers and pictures may depend on."""
     packages = ("torch", "numpy", "matplotlib")
-    return " ".join([f"python-{platform.python_version()}", *(f"{p}-{importlib.metadata.version(p)}" for p in packages)])
+    return " ".join(
+        [f"python-{platform.python_version()}", *(f"{p}-{importlib.metadata.version(p)}" for p in packages)]
+    )
 
 
 def stale(edition: Edition, stem: str, key: str) -> bool:
@@ -190,7 +211,9 @@ def stage(edition: Edition) -> None:
 
 def render(edition: Edition) -> None:
     """Render the staged tree, strictly and from scratch, unless the same tree was rendered before."""
-    key = f"{sources.tree_hash(edition.stage, ROOT / 'efvae', ROOT / 'requirements.txt', Path(__file__))} {environment()}"
+    key = (
+        f"{sources.tree_hash(edition.stage, ROOT / 'efvae', ROOT / 'requirements.txt', Path(__file__))} {environment()}"
+    )
     stamp = edition.root / "html.key"
     if stamp.is_file() and stamp.read_text() == key and (edition.html / "index.html").is_file():
         print("book: pages unchanged, not rendered again")
@@ -199,7 +222,8 @@ def render(edition: Edition) -> None:
     print("book: rendering", flush=True)
     output = edition.root / "render"
     shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(edition.stage), "--path-output", str(output),
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+               "build", str(edition.stage), "--path-output", str(output),
                "--all", "-q", "-W", "-n", "--keep-going"]  # fmt: skip
     # the staged tree holds no package: autodoc reads efvae from the checkout
     env = sources.kernel_env() | {"PYTHONPATH": str(ROOT)}

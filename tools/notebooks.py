@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     failed = 0
     for stem in args.stems or known:
-        if not args.force and (reason := stale(stem)) is None:
+        if not args.force and stale(stem) is None:
             print(f"{stem}: up to date")
             continue
         error = rebuild(stem)

@@ -1,7 +1,7 @@
 """The paper's labels in the book: its numbers on statements, and links from docstrings to them.
 
-A label says the number: eq-1a is "(1a)", thm-2 "Theorem 2", prop-a1 "Proposition A.1". Whatever carries such a label
-gets that number; our own statements count E1, E2, ... in the book's order, so the two can never be taken for each other.
+A label says the number: eq-1a is "(1a)", thm-2 "Theorem 2", prop-a1 "Proposition A.1". Whatever carries such a
+label gets that number; our own statements count E1, E2, ... in the book's order: neither is taken for the other.
 A docstring's last line `Paper: eq-1a, thm-2` links each label that the book has; the others stay plain text.
 """
 
@@ -29,6 +29,7 @@ KINDS = {
     "app": "Appendix",
     "fig": "Fig.",
     "tab": "Table",
+    "fn": "Footnote",
 }
 LABEL = re.compile(rf"({'|'.join(KINDS)})-([0-9a-z]+(?:-[0-9a-z]+)*)")
 SOURCE_LINE = re.compile(r"\s*(Paper|Own):\s*(.+?)\.?\s*$")
@@ -63,7 +64,8 @@ def number_by_label(app: Sphinx, env: BuildEnvironment) -> None:
     for docname, by_type in env.toc_fignumbers.items():
         for figtype, numbers in by_type.items():
             for node_id, number in numbers.items():
-                if (named := paper_number(node_id)) is not None:
+                # equations are counted here under `equation-<label>` when they follow the figures' scheme
+                if (named := paper_number(node_id.removeprefix("equation-"))) is not None:
                     numbers[node_id] = (named,)
                 else:
                     running.setdefault(figtype, []).append(((order.get(docname, 0), *number), docname, node_id))
@@ -119,9 +121,11 @@ def link_source_line(app: Sphinx, what: str, name: str, obj: Any, options: Any, 
 
 
 def resolve_links(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Link the placeholders whose labels the book has."""
+    """Link the placeholders whose labels the book has; a statement of ours that no page makes is not mentioned."""
     for node in list(doctree.findall(lambda n: isinstance(n, nodes.inline) and "paper_label" in n)):
         if (target := find(app.env, node["paper_label"])) is None:
+            if node["paper_label"].startswith("own-") and isinstance(node.parent, nodes.paragraph):
+                node.parent.replace_self([]) if len(node.parent) == 3 else node.replace_self([])
             continue
         page, anchor = target
         uri = app.builder.get_relative_uri(docname, page) if page != docname else ""
