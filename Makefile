@@ -78,6 +78,6 @@ define install
 	@[ "$$(uname)" != Linux ] || [ -n "$$PIP_EXTRA_INDEX_URL" ] || command -v nvidia-smi >/dev/null || \
 	echo "No NVIDIA GPU here: PIP_EXTRA_INDEX_URL=<the CPU index shown on pytorch.org> make $(MAKECMDGOALS)  gets the smaller CPU build."
 	@rm -f $(VENV)/.book-* $(VENV)/.test-*
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r $(1)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(RUN) -m pip install -qq --disable-pip-version-check -r $(1)
+	@$(RUN) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 endef
