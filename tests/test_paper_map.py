@@ -151,6 +151,6 @@ def test_a_closed_row_links_what_was_found(monkeypatch):
     found = Pointers({"eq-1a": ["book/p"]}, {"eq-1a": ["efvae.exact.elbo", "efvae.gone.f"]}, {"eq-1a": ["n", "hidden"]},
                      {"eq-1a": ["tests/test_exact.py"]})  # fmt: skip
     row = pages._map_row(item, found, {"efvae.exact"}, {"notebooks/n"})
-    assert "{py:obj}`exact.elbo <efvae.exact.elbo>`, `gone.f`" in row
-    assert "{doc}`n </notebooks/n>`, `hidden`, `tests/test_exact.py`" in row
+    assert "{py:obj}`elbo <efvae.exact.elbo>`, `gone.f`" in row
+    assert "{doc}`n </notebooks/n>`, `hidden`, `test_exact.py`" in row
     assert "[closed]{.verdict-ok}" in row

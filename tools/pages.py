@@ -107,7 +107,7 @@ def _map_row(item: Item, found: Pointers, api: set[str], pages: set[str]) -> str
         return f"| {_item_name(item.id)} | {item.title} | {_badge('open', 'open')} | | |"
     code = _few(_api_link(name, api) for name in found.of("code", item.id))
     notebooks = [_page_link(f"notebooks/{stem}", pages) for stem in found.of("notebook", item.id)]
-    tests = [f"`{place}`" for place in found.of("test", item.id)]
+    tests = [f"`{place.removeprefix('tests/')}`" for place in found.of("test", item.id)]
     reasons = [f"no {kind}: {reason}" for kind, reason in item.exempt.items()]
     checks = _few([*notebooks, *tests, *reasons])
     return f"| {_item_name(item.id)} | {item.title} | {_badge('ok', 'closed')} | {code} | {checks} |"
@@ -131,8 +131,10 @@ def _page_link(page: str, pages: set[str]) -> str:
 
 def _api_link(name: str, api: set[str]) -> str:
     """A dotted name, linked if an API page documents its module."""
-    short = name.removeprefix("efvae.")
-    return f"{{py:obj}}`{short} <{name}>`" if any(name.startswith(f"{module}.") for module in api) else f"`{short}`"
+    module = max((module for module in api if name.startswith(f"{module}.")), key=len, default=None)
+    if module is None:
+        return f"`{name.removeprefix('efvae.')}`"
+    return f"{{py:obj}}`{name.removeprefix(f'{module}.')} <{name}>`"
 
 
 def _api_modules() -> set[str]:
@@ -166,7 +168,9 @@ def _score_section(item: str, rows: list[dict[str, str]], pages: set[str]) -> li
     lines = [f"## {HEADINGS.get(item, item)}", "", explained, ""]
     for title, part in _parts(item, rows):
         lines += [f"### {title}", ""] if title else []
-        lines += ["| Quantity | Paper | Ours | Seeds | Tolerance | Verdict |", "| --- | --: | --: | --: | --: | --- |"]
+        unit = part[0]["unit"]
+        lines += [f"| Quantity | Paper, {unit} | Ours | Seeds | Tolerance | Verdict |"]
+        lines += ["| --- | --: | --: | --: | --: | --- |"]
         lines += [_score_row(row) for row in part]
         lines.append("")
     source = f"Records: `results/{stem}`, committed." if stem else "No records yet."
@@ -174,23 +178,22 @@ def _score_section(item: str, rows: list[dict[str, str]], pages: set[str]) -> li
 
 
 def _parts(item: str, rows: list[dict[str, str]]) -> list[tuple[str, list[dict[str, str]]]]:
-    """Table 2 is split by what it was measured on and by bits: 72 rows at once would not be read."""
-    if item != "tab-2":
-        return [("", rows)]
-    titles = {"train": "Training documents", "test": "Test documents"}
-    split = groupby(rows, key=lambda row: row["quantity"].split(", ")[1:3])
-    return [(f"{titles[on]}, {bits}", list(part)) for (on, bits), part in split]
+    """One table for one kind of number: Table 1 by unit, Table 2 by documents and bits."""
+    if item == "tab-1":
+        return [(unit.replace("nats", "ELBO"), list(part)) for unit, part in groupby(rows, key=lambda row: row["unit"])]
+    if item == "tab-2":
+        titles = {"train": "Training documents", "test": "Test documents"}
+        split = groupby(rows, key=lambda row: row["quantity"].split(", ")[1:3])
+        return [(f"{titles[on]}, {bits}", list(part)) for (on, bits), part in split]
+    return [("", rows)]
 
 
 def _score_row(row: dict[str, str]) -> str:
-    quantity = row["quantity"]
-    if row["item"] == "tab-2":
-        quantity = ", ".join(quantity.split(", ")[3:])
-    ours = f"{_minus(row['ours'])} ± {row['spread']}" if row["spread"] else _minus(row["ours"])
+    told = {"tab-1": 1, "tab-2": 3}.get(row["item"], 0)  # parts of the name that the table's heading says
+    quantity = ", ".join(row["quantity"].split(", ")[told:])
+    ours = f"{_minus(row['ours'])} ± {row['spread']}" if row["spread"] else _minus(row["ours"]) or "–"
     verdict = _badge(VERDICTS[row["verdict"]], row["verdict"])
-    unit = "" if row["unit"] in row["quantity"] else f" {row['unit']}"
-    cells = [quantity, _minus(row["paper"]) + unit, ours or "–", row["n"], row["tolerance"], verdict]
-    return f"| {' | '.join(cells)} |"
+    return f"| {quantity} | {_minus(row['paper'])} | {ours} | {row['n']} | {row['tolerance']} | {verdict} |"
 
 
 def _minus(number: str) -> str:
