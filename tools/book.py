@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import fcntl
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
@@ -122,7 +121,7 @@ def refuse_bad_values(stem: str, profile: Path | None) -> None:
     try:
         chosen_values(source, declared_parameters(source), profile=str(profile))
     except UsageError as error:
-        raise BuildError(str(error)) from None
+        raise BuildError(f"{profile.name}: {error}") from None
 
 
 def inputs_hash(stem: str, parameters: Path | None) -> str:
@@ -240,7 +239,8 @@ def render(edition: Edition) -> None:
 
 def tail(log: Path, lines: int = 20) -> str:
     """The warnings and errors of a Sphinx log, or its end where there are none."""
-    text = log.read_text("utf-8", "replace").replace(str(ROOT) + os.sep, "").splitlines()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text("utf-8", "replace"))
+    text = re.sub(rf"{re.escape(str(ROOT))}/(_build/(editions/[^/]+/)?stage/)?", "", plain).splitlines()
     told = [line for line in text if "WARNING" in line or "ERROR" in line or "Error" in line]
     return "\n".join((told or text)[-lines:])
 
