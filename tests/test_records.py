@@ -233,6 +233,7 @@ def test_results_root_follows_the_variable(monkeypatch, tmp_path):
 
 
 def run(config: Config, *, results=None, refresh=False, checkpoint=None) -> Record:
+    hash(config)  # a frozen config holds tuples, no lists
     record = made(config, metrics={"refresh": refresh, "checkpoint": checkpoint is not None})
     if results is not None:
         records.write(record, results)
