@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efvae import records
@@ -38,6 +38,7 @@ def made(config: Config = Config(), **changes) -> Record:
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@settings(deadline=None)  # each example waits for the disk
 @given(finite, st.lists(finite, max_size=5))
 def test_round_trip_is_exact_to_the_bit(tmp_path_factory, value, column):
     root = tmp_path_factory.mktemp("results")

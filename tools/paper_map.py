@@ -159,3 +159,16 @@ def _documented(node: ast.Module | ast.ClassDef, name: str) -> list[tuple[str, s
             else:
                 found.append((inner, ast.get_docstring(child) or ""))
     return found
+
+
+def main() -> None:
+    """Tell what stands between each started item and a closed row: `python -m tools.paper_map`."""
+    found = discover()
+    for item in (item for group in read_map() for item in group.items):
+        lacks = missing(item, found)
+        if item.status == "closed" or found.of("page", item.id):
+            print(f"{item.id:12} {item.status:7} {'lacks ' + ', '.join(lacks) if lacks else 'has all it needs'}")
+
+
+if __name__ == "__main__":
+    main()
