@@ -1,0 +1,1 @@
+"""The paper's experiments: a frozen config in, a record out."""
