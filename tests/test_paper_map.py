@@ -100,6 +100,13 @@ def test_a_figure_of_a_code_cell_is_a_target(tmp_path):
     assert found.notebook == {"fig-1": ["n"]}
 
 
+def test_the_notebook_of_a_section_is_known_by_its_stem(tmp_path):
+    rows = [{"id": "sec-9", "title": "one", "status": "open"}, {"id": "eq-1", "title": "two", "status": "open"}]
+    text = yaml.safe_dump({"groups": [{"title": "G", "page": "sec9_x", "items": rows}]})
+    checkout(tmp_path, **{"book/paper_map.yml": text, "notebooks/sec9_x.py": "x = 1", "notebooks/other.py": "x = 1"})
+    assert paper_map.discover(tmp_path).notebook == {"sec-9": ["sec9_x"]}
+
+
 def test_docstrings_tests_and_whole_labels(tmp_path):
     code = '"""M.\n\nPaper: eq-1, own-x\n"""\nclass A:\n'
     code += '    def f(self):\n        """F.\n\n        Paper: eq-1\n        """\n'

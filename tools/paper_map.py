@@ -104,9 +104,14 @@ def missing(item: Item, found: Pointers) -> list[str]:
 def discover(root: Path = ROOT) -> Pointers:
     """Find every label in pages, docstrings, notebooks and tests."""
     found = Pointers(page=_pages(root), code=_docstrings(root))
-    labels = {item.id for group in read_map(root) for item in group.items}
+    items = [item for group in read_map(root) for item in group.items]
+    labels = {item.id for item in items}
     for path in sorted((root / "notebooks").glob("*.py")):
-        _mentions(path.read_text("utf-8"), labels, path.stem, found.notebook)
+        # the notebook of a section is known by its stem and need not say its label
+        whole = {item.id for item in items if item.page == path.stem and item.id.startswith(("sec-", "app-"))}
+        _mentions(path.read_text("utf-8"), labels - whole, path.stem, found.notebook)
+        for label in whole:
+            found.notebook.setdefault(label, []).append(path.stem)
     for path in sorted((root / "tests").rglob("*.py")):
         if path.name not in NO_WITNESS:
             _mentions(path.read_text("utf-8"), labels, path.relative_to(root).as_posix(), found.test)
