@@ -62,7 +62,7 @@ def bound_paper(epsilon: Tensor, alpha: Tensor) -> Tensor:
 
 
 def bound_half_alpha_squared(epsilon: Tensor, alpha: Tensor) -> Tensor:
-    """ε/(2α²): Pinsker's inequality and |log p − log q| ≤ |p − q|/α.
+    """ε/(2α²), by Pinsker's inequality and the mean value theorem for the logarithm on [α, 1].
 
     Own: own-bound-half-alpha-squared
     """
@@ -70,7 +70,7 @@ def bound_half_alpha_squared(epsilon: Tensor, alpha: Tensor) -> Tensor:
 
 
 def bound_two_over_alpha(epsilon: Tensor, alpha: Tensor) -> Tensor:
-    """2ε/α: from KL(q ‖ p) ≥ ½ Σ_z min(q, p) log²(q/p), without Pinsker's inequality.
+    """2ε/α, from KL(q ‖ p) ≥ ½ Σ_z min(q, p) log²(q/p), without Pinsker's inequality.
 
     Own: own-bound-two-over-alpha
     """

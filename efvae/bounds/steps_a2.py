@@ -1,6 +1,6 @@
 """Each numbered step of the paper's proof of Proposition A.2, as two sides to compare.
 
-The paper splits the observations by u(x) = |p − q|/α: below u0 it bounds log² by a logarithm, above by concavity.
+The paper splits the observations by ``u(x) = |p − q|/α``: below u0 it bounds log² by a logarithm, above by concavity.
 All steps are for one z and taken for all z at once; α is the floor at that z.
 """
 
@@ -129,7 +129,7 @@ def printed_52b(data: Tensor, u: Tensor, u0: float = 2.0) -> Step:
 
     Args:
         data: p_d(x), shape ``(x,)``.
-        u: |p − q|/α, shape ``(..., x)``.
+        u: ``|p − q|/α``, shape ``(..., x)``.
         u0: where the observations are split.
 
     Paper: eq-52b, eq-52c

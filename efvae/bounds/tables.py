@@ -71,7 +71,7 @@ class Tables:
 
     @property
     def epsilon(self) -> Tensor:
-        """The smallest ε for which the VAE is ε-tight: E KL(q ‖ p) in nats, a scalar.
+        """The smallest ε for which the VAE is ε-tight, E KL(q ‖ p) in nats, a scalar.
 
         Paper: def-1, eq-41
         """
@@ -79,7 +79,7 @@ class Tables:
 
     @property
     def alpha(self) -> Tensor:
-        """The largest α of Theorem 2: the smallest of all q(z | x) and p(z | x), a scalar.
+        """The largest α of Theorem 2, the smallest of all q(z | x) and p(z | x), a scalar.
 
         Paper: thm-2
         """
@@ -103,7 +103,7 @@ class Tables:
 
     @property
     def nu_extended(self) -> Tensor:
-        """V: rows ν~(x) = (ν(x), 1), shape ``(x, n + 1)``.
+        """V, with rows ν~(x) = (ν(x), 1), shape ``(x, n + 1)``.
 
         Paper: eq-28
         """
@@ -119,7 +119,7 @@ class Tables:
 
     @property
     def g_extended(self) -> Tensor:
-        """G: rows g~(x) = (g(x), log p(x) − B(x) − log h(x)), shape ``(x, m + 1)``.
+        """G, with rows g~(x) = (g(x), log p(x) − B(x) − log h(x)), shape ``(x, m + 1)``.
 
         Paper: eq-29
         """
