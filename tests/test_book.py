@@ -107,3 +107,11 @@ def test_math_library_is_trimmed(book: Path) -> None:
     assert (book / "_static" / "mathjax" / "tex-chtml.js").is_file()
     size = sum(path.stat().st_size for path in (book / "_static" / "mathjax").rglob("*") if path.is_file())
     assert size < 6e6
+
+
+def test_every_module_has_an_api_entry() -> None:
+    root = Path(__file__).resolve().parents[1]
+    listed = "\n".join(page.read_text("utf-8") for page in (root / "book" / "api").glob("*.md"))
+    modules = [".".join(path.relative_to(root).with_suffix("").parts) for path in (root / "efvae").rglob("*.py")]
+    public = [name for name in modules if not name.endswith(("__init__", "__main__", ".cli"))]
+    assert [name for name in public if f".. automodule:: {name}\n" not in listed] == []
