@@ -220,12 +220,12 @@ def _folder(path: Path) -> Path:
 NASTY = 'it\'s "quoted" \\ \n\t {seed} ; import os # é 漢 \x00 \\" \u2028'
 
 
-def test_values_are_really_injected(notebook, tmp_path, capsys):
+def test_values_are_really_injected(notebook, tmp_path, capfd):
     out = tmp_path / "deep" / "{seed}.ipynb"  # papermill would fill in braces of a path
     words = ["-p", "seed", "7", "-p", "rate", "1e-3", "-p", "joint", "false", "-p", "name", NASTY]
     words += ["-p", "bits", "", "-p", "rates", "-1,2", "-p", "tags", 'a"b,--c']
     assert efvae("run", notebook, *words, "-o", out) == 0
-    assert capsys.readouterr().out.strip() == str(out)
+    assert capfd.readouterr() == (f"{out}\n", "")
     assert printed(out) == [7, 1e-3, "factorized", False, NASTY, [], [-1.0, 2.0], ['a"b', "--c"]]
     assert [p.name for p in out.parent.iterdir()] == ["{seed}.ipynb"]
 
