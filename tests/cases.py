@@ -16,6 +16,7 @@ from efvae.families import (
     Gaussian,
     GaussianFixedVariance,
     Multinomial,
+    Tabular,
     all_bits,
 )
 
@@ -57,12 +58,15 @@ def _negative_second_half(raw: Tensor) -> Tensor:
 
 
 LABELLED = torch.tensor([[0.0, 2.0], [1.5, 2.0], [-1.0, 0.0], [3.0, 3.0], [0.5, 0.5]], dtype=torch.float64)
+TABLE = torch.tensor([[0.3, -1.0], [1.0, 0.2], [-0.4, 0.9], [0.0, 2.0], [0.7, 0.7]], dtype=torch.float64)
+LOG_BASE = torch.tensor([0.1, -0.6, 0.4, 0.0, 1.1], dtype=torch.float64)
 VARIANCE = torch.tensor([0.7, 1.6], dtype=torch.float64)
 
 CASES = [
     Case("bernoulli", Bernoulli, 3, lambda: _finite(all_bits(3)), EXACT),
     Case("categorical", Categorical, 4, lambda: _finite(torch.eye(4)), EXACT),
     Case("categorical-states", lambda eta: Categorical(eta, LABELLED), 5, lambda: _finite(LABELLED), EXACT),
+    Case("tabular", lambda eta: Tabular(eta, LABELLED, TABLE, LOG_BASE), 2, lambda: _finite(LABELLED), EXACT),
     Case("gaussian", Gaussian, 4, lambda: grid([-12, -12], [12, 12], 401), QUADRATURE, _negative_second_half),
     Case(
         "gaussian-fixed-variance",

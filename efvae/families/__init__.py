@@ -5,6 +5,7 @@ from efvae.families.bernoulli import Bernoulli, all_bits
 from efvae.families.categorical import Categorical
 from efvae.families.gaussian import Gaussian, GaussianFixedVariance
 from efvae.families.multinomial import Multinomial
+from efvae.families.tabular import Tabular
 
 __all__ = [
     "Bernoulli",
@@ -13,5 +14,6 @@ __all__ = [
     "Gaussian",
     "GaussianFixedVariance",
     "Multinomial",
+    "Tabular",
     "all_bits",
 ]

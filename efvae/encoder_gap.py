@@ -1,0 +1,158 @@
+"""What encoders can reach: the least gap of their family, and the gap of networks of any depth.
+
+For latent spaces that can be enumerated. The least gap of a family, found for each x on its own, is a floor under
+the gap of every encoder network with that family, however deep.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from efvae.exact import Rule, log_posterior, posterior_kl
+from efvae.families import all_bits
+from efvae.minimal import extend
+from efvae.models import VAE, Conditional, MakeFamily
+from efvae.networks import mlp
+
+__all__ = [
+    "code_products",
+    "family_gap",
+    "train_encoder",
+    "with_encoder",
+]
+
+
+def code_products(n_bits: int, order: int) -> Tensor:
+    """Statistics of binary codes: the products of up to ``order`` different bits, shape ``(2**n_bits, m)``.
+
+    ::
+
+        order 1: z_i,    order 2: z_i and z_i z_j,    order n_bits: all, and any distribution of the code is reached
+
+    Args:
+        n_bits: number of bits.
+        order: largest number of factors, from 1 to ``n_bits``.
+
+    Own: own-statistics
+    """
+    bits = all_bits(n_bits)
+    sets = sorted((s for s in bits if 1 <= s.sum() <= order), key=lambda s: (s.sum().item(), (-s).tolist()))
+    return torch.stack([torch.where(s == 1, bits, 1.0).prod(1) for s in sets], 1)
+
+
+def family_gap(log_joint: Tensor, statistic: Tensor, max_steps: int = 2000, tolerance: float = 1e-12) -> Tensor:
+    """The least posterior gap of an exponential family on a finite latent space, in nats, shape ``(batch,)``.
+
+    ::
+
+        min_η KL(q_η(z) ‖ p(z | x)),   q_η(z) ∝ exp⟨ψ(z), η⟩
+
+    By natural-gradient steps, η ← (1 − t) η + t Cov_q(ψ)⁻¹ Cov_q(ψ, log p(z | x)), with t halved until the divergence
+    falls. They start from the projection of log p(z | x) and near each state, since there may be local minima; so
+    what comes out is attained, and an upper bound of the minimum.
+
+    Args:
+        log_joint: log p(x, z) − log h'(z) up to a constant for each x, shape ``(k, batch)``, float64.
+        statistic: ψ at the k states, minimal, shape ``(k, m)``.
+        max_steps: most steps.
+        tolerance: stop when the expected decrease of every divergence is below this, in nats.
+
+    Paper: eq-3, cor-1
+    """
+    log_post = (log_joint - torch.logsumexp(log_joint, 0)).T.detach()  # (batch, k)
+    k, batch = log_joint.shape
+    project = torch.linalg.pinv(extend(statistic))[:-1]
+    near = torch.full((k, k), 0.02 / k, dtype=log_post.dtype).fill_diagonal_(0.98).log()
+    starts = torch.cat([(log_post @ project.T)[None], (near @ project.T)[:, None].expand(-1, batch, -1)])
+    eta, target = starts.flatten(0, 1), log_post.repeat(k + 1, 1)
+    for _ in range(max_steps):
+        eta, decrease = _natural_step(eta, target, statistic)
+        if not bool((decrease > tolerance).any()):
+            break
+    return _divergence(eta, target, statistic).reshape(k + 1, batch).amin(0).clamp(min=0.0)
+
+
+def _divergence(eta: Tensor, log_post: Tensor, statistic: Tensor) -> Tensor:
+    log_q = torch.log_softmax(eta @ statistic.T, -1)
+    return (log_q.exp() * (log_q - log_post)).sum(-1)
+
+
+def _natural_step(eta: Tensor, log_post: Tensor, statistic: Tensor) -> tuple[Tensor, Tensor]:
+    """One step for each row, and the squared length of its natural gradient in nats; zero where no step helped."""
+    q = torch.softmax(eta @ statistic.T, -1)
+    centred = statistic - (q @ statistic)[:, None]  # (rows, k, m)
+    weighted = q[..., None] * centred
+    ridge = 1e-14 * torch.eye(statistic.shape[1], dtype=eta.dtype)
+    gradient = (weighted.mT @ (log_post - eta @ statistic.T)[..., None])[..., 0]
+    move = torch.linalg.solve(weighted.mT @ centred + ridge, gradient)
+    decrease = (move * gradient).sum(-1)
+    before, step = _divergence(eta, log_post, statistic), torch.ones_like(decrease)
+    for _ in range(30):
+        worse = _divergence(eta + step[:, None] * move, log_post, statistic) > before - 1e-4 * step * decrease
+        if not bool(worse.any()):
+            break
+        step = torch.where(worse, 0.5 * step, step)
+    step = torch.where(worse, 0.0, step)
+    return eta + step[:, None] * move, torch.where(worse, 0.0, decrease)
+
+
+def with_encoder(vae: VAE, make: MakeFamily, n_in: int, n_out: int, depth: int, seed: int, width: int = 32) -> VAE:
+    """The VAE with a new encoder: a tanh network of ``depth`` hidden layers, randomly initialised, float64.
+
+    Args:
+        vae: prior and decoder are taken from it, not copied.
+        make: encoder family from its natural parameters.
+        n_in: length of x.
+        n_out: number of natural parameters.
+        depth: number of hidden layers, ≥ 0.
+        seed: of the initialisation.
+        width: units of a hidden layer.
+
+    Paper: cor-1, eq-4b
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = mlp((n_in, *[width] * depth, n_out), nn.Tanh).double()
+    return VAE(vae.prior, vae.decoder, Conditional(network, make))
+
+
+def train_encoder(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, max_evaluations: int = 500) -> float:
+    """Fit the encoder's network to the fixed decoder by L-BFGS; returns the gap that is left, in nats.
+
+    ::
+
+        min_φ Σ_x w(x) KL(q_φ(z | x) ‖ p(z | x))
+
+    Args:
+        vae: its encoder is trained in place, float64.
+        x: all observations, shape ``(batch, *event)``.
+        weights: w, the data distribution on them, shape ``(batch,)``.
+        rule: all states of the latent space.
+        max_evaluations: most values and gradients computed.
+
+    Paper: eq-1b, cor-1
+    """
+    parameters = list(vae.encoder.parameters())
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=max_evaluations,
+        max_eval=max_evaluations,
+        tolerance_grad=1e-9,
+        tolerance_change=0.0,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+    )
+    with torch.no_grad():
+        log_post = log_posterior(vae, x, rule)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        log_q = vae.encoder(x).log_prob(rule.points[:, None])
+        gap = ((log_q.exp() * (log_q - log_post)).sum(0) * weights).sum()
+        gap.backward()
+        return gap
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        return float((posterior_kl(vae, x, rule) * weights).sum())

@@ -1,0 +1,99 @@
+"""An exponential family on listed states with any statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from efvae.families.base import ExponentialFamily
+
+__all__ = ["Tabular"]
+
+
+class Tabular(ExponentialFamily):
+    """A family on k listed states whose statistic and base measure are tables.
+
+    ::
+
+        ν(s_j) = statistic[j],   log h(s_j) = log_base[j],   A(η) = log Σ_j h(s_j) exp⟨ν(s_j), η⟩
+
+    Any exponential family with finite support has this form: with all bit vectors as states, the bits alone give
+    independent Bernoulli bits, bits and their products a Boltzmann machine.
+
+    Args:
+        eta: natural parameters, shape ``(*batch, d)``.
+        states: the states, shape ``(k, n)``, pairwise different.
+        statistic: ν of each state, shape ``(k, d)``.
+        log_base: log h of each state in nats, shape ``(k,)``; default 0.
+
+    Raises:
+        ValueError: the tables do not fit each other.
+
+    Paper: asm-1, eq-4a, eq-4b
+    """
+
+    def __init__(self, eta: Tensor, states: Tensor, statistic: Tensor, log_base: Tensor | None = None) -> None:
+        super().__init__(eta)
+        self.states, self.statistic = states, statistic
+        self.log_base = torch.zeros_like(statistic[:, 0]) if log_base is None else log_base
+        if statistic.shape != (len(states), eta.shape[-1]) or self.log_base.shape != (len(states),):
+            raise ValueError(
+                f"Tabular: {len(states)} states and {eta.shape[-1]} parameters need a statistic of shape "
+                f"({len(states)}, {eta.shape[-1]}) and a log_base of shape ({len(states)},), "
+                f"got {tuple(statistic.shape)} and {tuple(self.log_base.shape)}"
+            )
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.states.shape[1:]
+
+    def with_eta(self, eta: Tensor) -> Tabular:
+        return Tabular(eta, self.states, self.statistic, self.log_base)
+
+    def _one_hot(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(-2) == self.states).all(-1).to(self.statistic.dtype)
+
+    def sufficient_statistic(self, x: Tensor) -> Tensor:
+        return self._one_hot(x) @ self.statistic
+
+    def log_base_measure(self, x: Tensor) -> Tensor:
+        one_hot = self._one_hot(x)
+        return one_hot @ self.log_base + one_hot.sum(-1).log()  # −inf outside the list
+
+    def _log_weight(self) -> Tensor:
+        return self.eta @ self.statistic.T + self.log_base
+
+    def log_partition(self) -> Tensor:
+        return torch.logsumexp(self._log_weight(), -1)
+
+    def mean(self) -> Tensor:
+        return torch.softmax(self._log_weight(), -1) @ self.statistic
+
+    def expected_log_base_measure(self) -> Tensor:
+        return torch.softmax(self._log_weight(), -1) @ self.log_base
+
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        with torch.no_grad():
+            probs = torch.softmax(self._log_weight(), -1).reshape(-1, len(self.states))
+            n = int(torch.Size(sample_shape).numel())
+            index = torch.multinomial(probs, n, replacement=True, generator=generator).T
+            return self.states[index.reshape(*sample_shape, *self.batch_shape)]
+
+    def support(self) -> Tensor:
+        return self.states
+
+    def same_base_measure(self, other: ExponentialFamily) -> bool:
+        return (
+            isinstance(other, Tabular)
+            and super().same_base_measure(other)
+            and all(
+                mine.shape == theirs.shape and torch.equal(mine, theirs)
+                for mine, theirs in (
+                    (self.states, other.states),
+                    (self.statistic, other.statistic),
+                    (self.log_base, other.log_base),
+                )
+            )
+        )
