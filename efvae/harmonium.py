@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -40,8 +42,8 @@ class Harmonium(nn.Module):
         log p(x, z) = log h(x) + log h'(z) + ⟨ν(x), W ψ(z)⟩ + ⟨ν(x), u⟩ + ⟨ψ(z), v⟩ − log Z
 
     Both conditionals are members of the given families, with parameters W ψ(z) + u and Wᵀ ν(x) + v. With Bernoulli
-    units on both sides it is the restricted Boltzmann machine. The latent space must be finite: Z, the marginals
-    and the prior are sums over it.
+    units on both sides it is the restricted Boltzmann machine. Z is a sum over the states of one side, which must be
+    finite; the other side may be large or continuous.
 
     Args:
         visible: family of x from its natural parameters (n of them), e.g. ``Bernoulli``.
@@ -49,11 +51,12 @@ class Harmonium(nn.Module):
         weight: W, shape ``(n, m)``.
         visible_bias: u, shape ``(n,)``.
         latent_bias: v, shape ``(m,)``.
+        sum_over: the side whose states are summed for Z: the smaller one.
 
     Raises:
-        ValueError: the shapes do not match.
+        ValueError: the shapes do not match, or ``sum_over`` names no side.
 
-    Paper: eq-7, eq-5, eq-6, thm-1, fig-2
+    Paper: eq-7, eq-5, eq-6, eq-12, thm-1, fig-2
     """
 
     def __init__(
@@ -63,8 +66,12 @@ class Harmonium(nn.Module):
         weight: Tensor,
         visible_bias: Tensor,
         latent_bias: Tensor,
+        *,
+        sum_over: Literal["latent", "visible"] = "latent",
     ) -> None:
         super().__init__()
+        if sum_over not in ("latent", "visible"):
+            raise ValueError(f"Harmonium: sum_over must be 'latent' or 'visible', got {sum_over!r}")
         if weight.shape != (*visible_bias.shape, *latent_bias.shape):
             raise ValueError(
                 f"Harmonium: weight must have shape (n, m) = ({visible_bias.numel()}, {latent_bias.numel()}), "
@@ -72,6 +79,7 @@ class Harmonium(nn.Module):
             )
         self.visible = visible
         self.latent = latent
+        self.sum_over = sum_over
         self.weight = nn.Parameter(weight.clone())
         self.visible_bias = nn.Parameter(visible_bias.clone())
         self.latent_bias = nn.Parameter(latent_bias.clone())
@@ -100,8 +108,25 @@ class Harmonium(nn.Module):
         inner = (latent.sufficient_statistic(z) * self.latent_bias).sum(-1)
         return latent.log_base_measure(z) + inner + self.visible(self.visible_eta(z)).log_partition()
 
+    def visible_log_weight(self, x: Tensor) -> Tensor:
+        """log of the unnormalised marginal of x in nats, shape ``(*batch)``.
+
+        ::
+
+            log h(x) + ⟨ν(x), u⟩ + B(Wᵀ ν(x) + v)
+        """
+        visible = self.visible(self.visible_bias)
+        inner = (visible.sufficient_statistic(x) * self.visible_bias).sum(-1)
+        return visible.log_base_measure(x) + inner + self.latent(self.latent_eta(x)).log_partition()
+
     def log_partition(self) -> Tensor:
-        """log Z in nats, a scalar: a sum over the latent states."""
+        """log Z in nats, a scalar: a sum over the states of one side, the other is summed in closed form.
+
+        Raises:
+            ValueError: that side cannot be enumerated; :func:`efvae.gibbs.annealed_log_partition` estimates instead.
+        """
+        if self.sum_over == "visible":
+            return torch.logsumexp(self.visible_log_weight(self.visible(self.visible_bias).support()), 0)
         return torch.logsumexp(self.latent_log_weight(self.latent(self.latent_bias).support()), 0)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
@@ -115,11 +140,7 @@ class Harmonium(nn.Module):
 
             log h(x) + ⟨ν(x), u⟩ + B(Wᵀ ν(x) + v) − log Z
         """
-        visible = self.visible(self.visible_bias)
-        inner = (visible.sufficient_statistic(x) * self.visible_bias).sum(-1)
-        return (
-            visible.log_base_measure(x) + inner + self.latent(self.latent_eta(x)).log_partition() - self.log_partition()
-        )
+        return self.visible_log_weight(x) - self.log_partition()
 
     def as_vae(self) -> VAE:
         """The same joint distribution as a VAE: its prior is the harmonium's marginal of z, and its ELBO is tight.
