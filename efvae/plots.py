@@ -48,7 +48,7 @@ def trade_off(
 
     Paper: fig-1
     """
-    figure, ax = plt.subplots(figsize=(5.2, 6.3), layout="constrained")
+    figure, ax = plt.subplots(figsize=(5.2, 6.3), dpi=130, layout="constrained")
     # The valley around the zero set matters more than the peaks: unequal levels, and a norm that spreads small values.
     gap_levels = [0.0, 0.005, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5]
     norm = PowerNorm(0.5, 0.0, 1.0)
@@ -58,8 +58,10 @@ def trade_off(
     ax.clabel(lines, levels=levels[1::2], fontsize=8, fmt="%g")
     ax.contour(axis, axis, interaction, levels=[0.0], colors=VERMILION, linewidths=3, linestyles="dashed")
     ax.plot([], [], color=VERMILION, linewidth=3, linestyle="dashed", label=r"consistent set, $F=0$")
-    ax.plot([], [], color="0.25", linewidth=0.9, label=r"$L(\theta_{\mathrm{ML}})-L(\theta)$ [nats]")
-    ax.plot(*path.T, ".", color=BLACK, markersize=4, label=r"maximisers of $L-\beta F$, $\beta$ from 0 up")
+    ax.plot(
+        [], [], color="0.25", linewidth=0.9, label=r"$\mathcal{L}(\theta_{\mathrm{ML}})-\mathcal{L}(\theta)$ [nats]"
+    )
+    ax.plot(*path.T, ".", color=BLACK, markersize=4, label=r"maximisers of $\mathcal{L}-\beta F$, $\beta$ from 0 up")
     marks: Sequence[tuple[Tensor, str, str, float, str]] = [
         (ml, "o", BLACK, 8, r"$\theta_{\mathrm{ML}}$"),
         (consistent, "s", VERMILION, 8, r"best consistent $\theta$"),
@@ -68,7 +70,7 @@ def trade_off(
     for place, marker, colour, size, label in marks:
         ax.plot(*place, marker, color=colour, markersize=size, markeredgecolor=BLACK, label=label, zorder=4)
     step = 0.11 * float(axis[-1] - axis[0]) * pull / pull.norm()
-    _arrow(ax, vae, step, BLACK, r"$\nabla L$")
+    _arrow(ax, vae, step, BLACK, r"$\nabla\mathcal{L}$")
     _arrow(ax, vae, -step, BLUE, r"$-\nabla F$")
     ax.set(xlabel=r"$\theta_1$", ylabel=r"$\theta_2$", aspect="equal")
     figure.colorbar(
@@ -104,8 +106,8 @@ def likelihood_and_gap_along(beta: Tensor, loss: Tensor, gap: Tensor) -> Figure:
 
     Paper: eq-2, fig-1
     """
-    figure, ax = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
-    ax.plot(beta, loss, color=BLACK, label=r"lost likelihood $L(\theta_{\mathrm{ML}})-L(\theta)$")
+    figure, ax = plt.subplots(figsize=(5.2, 3.4), dpi=130, layout="constrained")
+    ax.plot(beta, loss, color=BLACK, label=r"lost likelihood $\mathcal{L}(\theta_{\mathrm{ML}})-\mathcal{L}(\theta)$")
     ax.plot(beta, gap, color=BLUE, linestyle="dashed", label=r"posterior gap $F(\theta)$")
     ax.plot(beta, loss + gap, color=VERMILION, linestyle="dotted", linewidth=2.5, label="their sum, the VAE error (2)")
     ax.axvline(1.0, color="0.5", linewidth=0.8)

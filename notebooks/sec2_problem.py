@@ -60,7 +60,7 @@ print("(1a) = (1b) to 1e-12 nats:", difference < 1e-12)
 #
 # Two pixels have the fixed weights $(2, 1.5)$, the others share the free weights $\theta = (\theta_1, \theta_2)$:
 # {py:class}`efvae.consistency.PixelPair`. The data distribution is the model at a known truth, so
-# $\theta_{\mathrm{ML}}$ is the truth and $L(\theta_{\mathrm{ML}})$ is minus the entropy of the data. With the values
+# $\theta_{\mathrm{ML}}$ is the truth and $\mathcal{L}(\theta_{\mathrm{ML}})$ is minus the entropy of the data. With the values
 # above the truth gives all five pixels the same weights.
 
 # %%
@@ -112,7 +112,7 @@ print(f"at θ_ML the interaction is {family.interaction(theta_ml):.4f}, F = {gap
 # ## Four values of θ
 #
 # $F$ takes the best factorized distribution for each image. The ELBO optimum is found by refining every local maximum of
-# $L - F$ on a coarse grid over $[-8, 8]^2$, and is called global with that window in mind. No symmetry maps this family
+# $\mathcal{L} - F$ on a coarse grid over $[-8, 8]^2$, and is called global with that window in mind. No symmetry maps this family
 # to itself: turning both spins around also turns the two fixed weights, and turning $\theta$ around inverts some of the
 # pixels only. So the optima are single points; with the default values there are two local ones, and the better one is
 # $\theta_{\mathrm{VAE}}$.
@@ -151,7 +151,7 @@ for name, theta in named.items():
 # %% [markdown]
 # Columns four and five are the two parts of the VAE approximation error {eq}`eq-2`: the likelihood that the decoder lost,
 # and the gap that its best encoder leaves. The inequalities between the rows hold for every truth and are checked here:
-# $L(\theta_c) \le L_{\mathrm{VAE}}(\theta_{\mathrm{VAE}}) \le L(\theta_{\mathrm{VAE}}) \le L(\theta_{\mathrm{ML}})$ with
+# $\mathcal{L}(\theta_c) \le \mathcal{L}_{\mathrm{VAE}}(\theta_{\mathrm{VAE}}) \le \mathcal{L}(\theta_{\mathrm{VAE}}) \le \mathcal{L}(\theta_{\mathrm{ML}})$ with
 # $\theta_c$ any consistent value, since there $F = 0$.
 
 # %%
@@ -166,7 +166,7 @@ print("L(θ_c) ≤ L_VAE(θ_VAE) ≤ L(θ_VAE) ≤ L(θ_ML):  " + " ≤ ".join(f
 # %% [markdown]
 # ## The two gradients
 #
-# {prf:ref}`own-balance`: at $\theta_{\mathrm{VAE}}$ the gradients of $L$ and of $F$ are equal. Both come from automatic
+# {prf:ref}`own-balance`: at $\theta_{\mathrm{VAE}}$ the gradients of $\mathcal{L}$ and of $F$ are equal. Both come from automatic
 # differentiation, that of $F$ at a fixed best encoder ({prf:ref}`own-envelope`). Central differences, which search the
 # best encoder anew on both sides, must agree.
 
@@ -203,7 +203,7 @@ assert (grid_gap[grid_interaction.abs() > 1e-2] > 1e-12).all()  # off the consis
 # ## In between, as a curve
 #
 # Fig. 1 of the paper says that the ELBO optimum is "in between". One way to give that a meaning: let a weight $\beta$ grow from 0 in
-# $L - \beta F$ and follow its maximiser. It starts at $\theta_{\mathrm{ML}}$, passes the ELBO optimum of its basin at
+# $\mathcal{L} - \beta F$ and follow its maximiser. It starts at $\theta_{\mathrm{ML}}$, passes the ELBO optimum of its basin at
 # $\beta = 1$, and ends on the consistent set.
 
 # %%
@@ -214,7 +214,7 @@ for b in beta:
     path.append(theta)
 path = torch.stack(path)
 
-# %% mystnb={"figure": {"name": "fig-1", "caption": "The trade-off of a VAE, computed (in the paper a sketch). Lines: likelihood lost against $\\theta_{\\mathrm{ML}}$. Shading: posterior gap of the best factorized encoder. The ELBO optimum $\\theta_{\\mathrm{VAE}}$ lies where the gradient of $L$ and that of $-F$ balance (arrows, directions only). Dots: maximisers of $L - \\beta F$ for growing $\\beta$, from $\\theta_{\\mathrm{ML}}$ to the consistent set."}, "image": {"alt": "Map over the decoder weights theta 1 and theta 2. The maximum-likelihood point lies in a shaded region of large posterior gap, the best consistent point on a dashed curve of zero gap; the ELBO optimum lies between them, with two opposite arrows for the gradient of the likelihood and of minus the gap."}}
+# %% mystnb={"figure": {"name": "fig-1", "caption": "The trade-off of a VAE, computed (in the paper a sketch). Lines: likelihood lost against $\\theta_{\\mathrm{ML}}$. Shading: posterior gap of the best factorized encoder. The ELBO optimum $\\theta_{\\mathrm{VAE}}$ lies where the gradient of $\\mathcal{L}$ and that of $-F$ balance (arrows, directions only). Dots: maximisers of $\\mathcal{L} - \\beta F$ for growing $\\beta$, from $\\theta_{\\mathrm{ML}}$ to the consistent set."}, "image": {"alt": "Map over the decoder weights theta 1 and theta 2. The maximum-likelihood point lies in a shaded region of large posterior gap, the best consistent point on a dashed curve of zero gap; the ELBO optimum lies between them, with two opposite arrows for the gradient of the likelihood and of minus the gap."}}
 figure = plots.trade_off(
     axis,
     best_likelihood - grid_likelihood,
@@ -320,8 +320,10 @@ print(f"learned θ = ({learned[0]:.2f}, {learned[1]:.2f})")
 
 # %% [markdown]
 # Starting from the decoder of maximum likelihood, joint training raises the ELBO and moves the decoder away from the truth:
-# the arrow $-\nabla F$ of {numref}`fig-1` at work, since at $\theta_{\mathrm{ML}}$ the gradient of $L$ vanishes and
-# nothing else pulls.
+# the arrow $-\nabla F$ of {numref}`fig-1` at work, since at $\theta_{\mathrm{ML}}$ the gradient of $\mathcal{L}$ vanishes and
+# nothing else pulls. At $\theta_{\mathrm{ML}}$ the trained networks also leave an amortisation gap (what training did not
+# reach included; it differs with the seed). After joint training it has vanished to the digits shown: the decoder moved to where the encoder's
+# task is easy, which the decoder of maximum likelihood could not do.
 #
 # To try: a truth on the consistent set has zero error; `truth_1 = 1`, `truth_2 = -1` is close to one. Five copies in place of
 # three strengthen the free pixels against the fixed ones and move the curve.

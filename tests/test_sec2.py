@@ -17,7 +17,7 @@ from efvae.consistency import PixelPair, family_residual, is_consistent, maximiz
 from efvae.estimators import Exact
 from efvae.families import Bernoulli, Categorical, Gaussian, Multinomial, all_bits
 from efvae.harmonium import Harmonium
-from efvae.models import VAE, Conditional, Prior
+from efvae.models import VAE, CategoricalOver, Conditional, Prior
 from efvae.networks import mlp
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +62,7 @@ def test_two_forms_agree_on_a_gaussian_latent(seed: int) -> None:
 
 
 @pytest.mark.parametrize("visible", [Bernoulli, lambda eta: Multinomial(eta, 3)])
-@pytest.mark.parametrize("latent", [Bernoulli, Categorical])
+@pytest.mark.parametrize("latent", [Bernoulli, Categorical, lambda eta: Multinomial(eta, 2)])
 def test_every_harmonium_is_consistent_and_a_perturbed_one_is_not(visible, latent) -> None:
     model = Harmonium(visible, latent, normal(4, 3, seed=1), normal(4, seed=2), normal(3, seed=3))
     rule = exact.enumerate_states(latent(model.latent_bias.detach()))
@@ -99,6 +99,20 @@ def test_a_harmoniums_decoder_with_another_prior_is_not_consistent() -> None:
     with torch.no_grad():
         assert is_consistent(vae, all_bits(4), rule)
         assert not is_consistent(uniform, all_bits(4), rule)
+
+
+def test_consistent_means_for_every_observation() -> None:
+    """Posteriors in the family for images with first pixel 0, outside of it for the others."""
+    latent = exact.enumerate_states(Bernoulli(torch.zeros(2, dtype=torch.float64)))
+    network = PlusProduct(nn.Linear(2, 3).double(), 0.7)
+    with torch.no_grad():
+        prior = Prior(Bernoulli(network(latent.points)).log_partition(), CategoricalOver(latent.points))
+        vae = VAE(prior, Conditional(network, Bernoulli), Conditional(nn.Linear(3, 2).double(), Bernoulli))
+        residual = family_residual(vae, all_bits(3), latent)
+        assert residual[:4].max() < 1e-12
+        assert (residual[4:] - 0.7 / 4).abs().max() < 1e-12
+        assert is_consistent(vae, all_bits(3)[:4], latent)
+        assert not is_consistent(vae, all_bits(3), latent)
 
 
 def test_a_posterior_with_an_impossible_state_has_infinite_residual() -> None:
@@ -164,6 +178,16 @@ def test_gap_is_the_minimum_found_by_brute_force(scale: float) -> None:
     gap = posterior_gap(table, 2)
     assert (gap <= brute + 1e-12).all()
     assert (brute - gap).max() < 1e-4
+
+
+@pytest.mark.parametrize("n_bits", [1, 2, 3])
+def test_best_encoder_is_exact_to_ten_digits(n_bits: int) -> None:
+    """Seen through the gradient, which is posterior minus best q: more sensitive than the gap itself."""
+    table = normal(2**n_bits, 200, seed=n_bits).requires_grad_()
+    (gradient,) = torch.autograd.grad(posterior_gap(table, n_bits).sum(), table)
+    best = exact.mean_field(table.detach(), n_bits, tolerance=1e-14, max_sweeps=200_000)
+    q = best.log_prob(all_bits(n_bits)[:, None]).exp()
+    torch.testing.assert_close(table.detach().softmax(0) - gradient, q, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("coupling", [0.99, 1.0, 1.0 + 1e-7, 1.001])
