@@ -45,6 +45,7 @@ def read_source(stem: str) -> nbformat.NotebookNode:
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": {"name": "python"}})
     for index, cell in enumerate(notebook.cells):
         cell.id = f"{stem}-{index:02d}".replace("_", "-")
+        cell.metadata.pop("lines_to_next_cell", None)  # blank lines that ruff keeps in the source
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
