@@ -18,9 +18,15 @@ from efvae.train import Curve
 
 __all__ = ["MeanField", "fit_centers", "fit_harmonium", "mean_field_vae"]
 
-#: The fixed-point iteration stops when no center moves more than this, in units of x.
-CENTER_TOLERANCE = 1e-7
+#: The alternation stops when no center moves more than this, in units of x; it may do so at a saddle.
+CENTER_TOLERANCE = 1e-5
 MAX_ITERATIONS = 20_000
+#: How far the centers are pushed, each its own way, to leave a saddle: the layout is symmetric, a maximum need not be.
+PUSH = 0.01
+#: Mean-field sweeps stop when no probability moves more than this. Where two optima of q merge, convergence is slower
+#: than geometric, and the ELBO there is flat to fourth order.
+SWEEP_TOLERANCE = 1e-7
+MAX_SWEEPS = 200_000
 #: Optimiser runs for the harmonium: from the truth's best parallelogram, and from this many random parameters.
 RANDOM_STARTS = 8
 
@@ -48,7 +54,7 @@ class MeanField(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape ``(batch, 2)`` for x of shape ``(batch, 2)``, without gradient."""
         log_joint = -0.5 * (x - self.centers[:, None]).square().sum(-1) / self.sigma**2
-        return exact.mean_field(log_joint, N_BITS).eta
+        return exact.mean_field(log_joint, N_BITS, SWEEP_TOLERANCE, MAX_SWEEPS).eta
 
 
 def mean_field_vae(centers: Tensor, sigma: float) -> VAE:
@@ -68,7 +74,9 @@ def fit_centers(start: Tensor, sigma: float, rule: exact.Rule, eval_every: int =
 
         q_x ← mean-field optimum for the present centers         μ(z) ← E[q_x(z) x] / E[q_x(z)]
 
-    No step can lower the ELBO. The limit depends on the start, as the limit of training does.
+    No step can lower the ELBO. The limit may be a saddle, so that it is then left by L-BFGS in all centers, with the
+    gradient E q_x(z) (x − μ(z)) / σ² at the encoder that is best for them. The end depends on the start, as the end
+    of training does.
 
     Args:
         start: first centers, shape ``(4, 2)``, float64.
@@ -77,7 +85,7 @@ def fit_centers(start: Tensor, sigma: float, rule: exact.Rule, eval_every: int =
         eval_every: iterations between two entries of the curve.
 
     Returns:
-        The VAE at the limit, and its ELBO, log-likelihood and gap on the way.
+        The VAE at the end, and ELBO, log-likelihood and gap on the way.
 
     Raises:
         RuntimeError: no limit after ``MAX_ITERATIONS``.
@@ -86,18 +94,41 @@ def fit_centers(start: Tensor, sigma: float, rule: exact.Rule, eval_every: int =
     """
     centers, curve = start, Curve()
     for iteration in range(MAX_ITERATIONS):
-        vae = mean_field_vae(centers, sigma)
         if iteration % eval_every == 0:
-            _enter(curve, iteration, evaluate(vae, rule))
-        q = vae.encoder(rule.points).log_prob(all_bits(N_BITS)[:, None])
-        weights = (q + rule.log_weights).exp()
+            _enter(curve, iteration, evaluate(mean_field_vae(centers, sigma), rule))
+        weights = _responsibilities(centers, sigma, rule)
         new = weights @ rule.points / weights.sum(1, keepdim=True)
         moved, centers = float((new - centers).abs().max()), new
         if moved < CENTER_TOLERANCE:
-            vae = mean_field_vae(centers, sigma)
+            vae = mean_field_vae(_climb(centers, sigma, rule), sigma)
             _enter(curve, iteration + 1, evaluate(vae, rule))
             return vae, curve
     raise RuntimeError(f"fit_centers: centers still move by {moved:g} after {MAX_ITERATIONS} iterations")
+
+
+def _responsibilities(centers: Tensor, sigma: float, rule: exact.Rule) -> Tensor:
+    """Weight w_k q(z | x_k) of each code at each point, shape ``(4, k)``, for the best factorized q."""
+    log_q = mean_field_vae(centers, sigma).encoder(rule.points).log_prob(all_bits(N_BITS)[:, None])
+    return (log_q + rule.log_weights).exp()
+
+
+def _climb(centers: Tensor, sigma: float, rule: exact.Rule) -> Tensor:
+    """The maximum of the ELBO next to the given centers."""
+    angle = torch.arange(len(centers), dtype=torch.float64)  # in radians: no symmetry of the layout maps these pushes
+    moved = (centers + PUSH * torch.stack([angle.cos(), angle.sin()], 1)).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [moved], max_iter=300, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        now = moved.detach()
+        weights = _responsibilities(now, sigma, rule)
+        # by the envelope theorem the encoder, being optimal, contributes nothing to the gradient
+        moved.grad = (weights.sum(1, keepdim=True) * now - weights @ rule.points) / sigma**2
+        return now.new_tensor(-evaluate(mean_field_vae(now, sigma), rule)["elbo"])
+
+    optimizer.step(closure)
+    return moved.detach()
 
 
 def _enter(curve: Curve, step: int, metrics: dict[str, float]) -> None:
