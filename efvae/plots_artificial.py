@@ -92,7 +92,7 @@ def _name(ax: Axes, place: tuple[float, float], name: str) -> None:
 
 
 def _innermost(axis: Tensor, inside: Tensor) -> tuple[float, float]:
-    """The point of a region that is farthest from all others and from the frame, on every fourth pixel if it has one."""
+    """The point of a region farthest from all others and from the frame, on every fourth pixel if it has one."""
     every = 4 if inside[::4, ::4].any() else 1
     axis, inside = axis[::every].double(), inside[::every, ::every].flatten()
     points = torch.cartesian_prod(axis, axis).flip(1)
