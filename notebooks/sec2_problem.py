@@ -232,7 +232,7 @@ plt.show()
 # The three free pixels, which truly depend on both bits, are given up by the ELBO for the second bit: with the default
 # values $\theta_2$ falls from 1.5 to 0.11. A pixel that sees one bit only adds nothing to the interaction in the posterior
 # ({prf:ref}`own-spin-curve`). The decoder could represent the truth exactly, the data are unlimited, and the encoder is the
-# best possible for each image; the loss is due to the encoder's family alone.
+# best possible for each image; the loss is due to the encoder's family, under the prior that was fixed.
 
 # %% mystnb={"figure": {"name": "own-beta-path", "caption": "The two parts of the error {eq}`eq-2` along the dots of {numref}`fig-1`. The ELBO minimises their sum: at $\\beta = 1$ the dotted line is lowest. With the default values the maximiser jumps below $\\beta = 1$, where the peak it follows ends."}, "image": {"alt": "Lost likelihood grows and posterior gap falls with the weight beta; their sum is lowest at beta equal to one."}}
 lost = best_likelihood - log_likelihood(path)

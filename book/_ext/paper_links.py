@@ -125,7 +125,7 @@ def resolve_links(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for node in list(doctree.findall(lambda n: isinstance(n, nodes.inline) and "paper_label" in n)):
         if (target := find(app.env, node["paper_label"])) is None:
             if node["paper_label"].startswith("own-") and isinstance(node.parent, nodes.paragraph):
-                node.parent.replace_self([]) if len(node.parent) == 3 else node.replace_self([])
+                node.parent.replace_self([]) if len(node.parent) == 3 else node.parent.remove(node)
             continue
         page, anchor = target
         uri = app.builder.get_relative_uri(docname, page) if page != docname else ""
