@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from efvae.families import Bernoulli, all_bits
 PAPER = {"negative_entropy": -3.65, "elbo_pretrained": -3.74, "elbo_joint": -3.70, "log_likelihood_joint": -3.68}
 TINY = {"pretrain_steps": 3, "joint_steps": 4, "batch_size": 16, "width": 8}
 BITS = all_bits(2)
+ROOT = records.project_root()
+COMMITTED = ROOT / "results"
+FULL = yaml.safe_load((ROOT / "notebooks/params/sec4_1_artificial.full.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +171,40 @@ def evaluate_harmonium(vae, rule):
     }
 
 
+def posterior_determinant(centers, log_prior, x):
+    log_p = log_prior[:, None] - 0.5 * (x - centers[:, None]).square().sum(-1) / SIGMA**2
+    p = torch.softmax(log_p, 0)
+    return (p[0] * p[3] - p[1] * p[2]).abs().max().item()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_posterior_factorizes_for_parallelograms_with_their_prior_only(seed):
+    """own-four-centers holds; with its sign turned, another prior or a center moved it does not."""
+    generator = torch.Generator().manual_seed(seed)
+    c, a, b, x = (torch.randn(n, 2, generator=generator, dtype=torch.float64) for n in (1, 1, 1, 200))
+    centers = torch.cat([c + a, c + b, c - b, c - a])
+    interaction = ((a.square().sum() - b.square().sum()) / SIGMA**2).item()
+    free = torch.randn(2, generator=generator, dtype=torch.float64)
+
+    def prior(value):  # any biases of the bits, and this interaction
+        return BITS @ free + value * BITS.prod(1)
+
+    assert posterior_determinant(centers, prior(interaction), x) < 1e-12
+    assert posterior_determinant(centers, prior(-interaction), x) > 1e-3
+    assert posterior_determinant(centers, prior(0.0), x) > 1e-3
+    assert posterior_determinant(torch.cat([centers[:3], centers[3:] + 0.3]), prior(interaction), x) > 1e-3
+    turned = torch.cat([c + a, c + b * a.norm() / b.norm(), c - b * a.norm() / b.norm(), c - a])  # a rectangle
+    assert posterior_determinant(turned, torch.zeros(4), x) < 1e-12
+
+
+def test_gap_on_a_forbidden_edge_is_that_of_the_better_corner():
+    # own-two-bit-switch: p on the edge 00–11, approached from inside the tetrahedron
+    for share in (0.5, 0.7, 0.9):
+        p = torch.tensor([share, 1e-13, 1e-13, 1 - share], dtype=torch.float64)[:, None]
+        q = exact.mean_field(p.log(), 2).log_prob(BITS[:, None])
+        assert (q.exp() * (q - p.log())).sum().item() == pytest.approx(-math.log(max(share, 1 - share)), abs=1e-6)
+
+
 # --- the experiment ------------------------------------------------------------------------------------------------
 
 
@@ -272,16 +310,19 @@ def test_a_run_killed_in_both_stages_ends_in_the_same_record(tmp_path):
 
 # --- the committed records -----------------------------------------------------------------------------------------
 
-ROOT = records.project_root()
-COMMITTED = ROOT / "results"
-FULL = yaml.safe_load((ROOT / "notebooks/params/sec4_1_artificial.full.yaml").read_text())
-
 
 def committed(**values):
     names = {field.name for field in dataclasses.fields(Config)}
     record = records.find(artificial.STEM, Config(**{k: v for k, v in FULL.items() if k in names} | values), COMMITTED)
     assert record is not None, f"no record of the full profile with {values}"
     return record
+
+
+def test_appendix_page_shows_the_centers_of_the_code():
+    page = (ROOT / "book/appC_1_artificial.md").read_text("utf-8")
+    (row,) = re.findall(r"^\| center \|(.*)\|$", page, re.MULTILINE)
+    shown = [tuple(float(v) for v in re.findall(r"-?[\d.]+", cell)) for cell in row.split("|")]
+    assert shown == list(CENTERS)
 
 
 @pytest.mark.parametrize("seed", range(10))
