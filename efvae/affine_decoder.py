@@ -12,7 +12,7 @@ from efvae.consistency import maximize, posterior_gap
 from efvae.families import Bernoulli, ExponentialFamily, all_bits
 from efvae.models import MakeFamily
 
-__all__ = ["AffineDecoder", "BestBound", "best_bound", "interaction"]
+__all__ = ["AffineDecoder", "BestBound", "best_bound", "harmonium_log_joint", "interaction"]
 
 
 def interaction(visible: MakeFamily, theta: Tensor) -> Tensor:
@@ -65,6 +65,34 @@ class AffineDecoder:
         """log p_θ(x, z) in nats, shape ``(2**m, batch)``."""
         family: ExponentialFamily = self.visible(self.eta(theta)[:, None])
         return family.log_prob(self.x) + self.log_prior[:, None]
+
+
+def harmonium_log_joint(visible: MakeFamily, x: Tensor, m: int) -> Callable[[Tensor], Tensor]:
+    """The log-joint of all harmonia over m bits, as a function of their parameters: the same decoders, the prior tied.
+
+    ::
+
+        p(z) ∝ exp(⟨z, v⟩ + A(W z + u)),   θ = (W u; vᵀ ·), the last entry without effect
+
+    Args:
+        visible: family of x from its natural parameters.
+        x: points of the observation space, shape ``(batch, *event)``, float64.
+        m: number of bits.
+
+    Returns:
+        Function from θ of shape ``(n + 1, m + 1)`` to log p_θ(x, z) in nats, shape ``(2**m, batch)``.
+
+    Paper: cor-2, eq-7
+    Own: own-prior-pinned
+    """
+    bits = all_bits(m)
+
+    def log_joint(theta: Tensor) -> Tensor:
+        eta = AffineDecoder.eta(theta[:-1])
+        log_prior = torch.log_softmax(bits @ theta[-1, :-1] + visible(eta).log_partition(), 0)
+        return AffineDecoder(visible, x, log_prior).log_joint(theta[:-1])
+
+    return log_joint
 
 
 @dataclass(frozen=True)

@@ -41,55 +41,64 @@ def code_products(n_bits: int, order: int) -> Tensor:
     return torch.stack([torch.where(s == 1, bits, 1.0).prod(1) for s in sets], 1)
 
 
-def family_gap(log_joint: Tensor, statistic: Tensor, max_steps: int = 2000, tolerance: float = 1e-12) -> Tensor:
+def family_gap(
+    log_joint: Tensor,
+    statistic: Tensor,
+    log_base: Tensor | None = None,
+    max_steps: int = 2000,
+    tolerance: float = 1e-12,
+) -> Tensor:
     """The least posterior gap of an exponential family on a finite latent space, in nats, shape ``(batch,)``.
 
     ::
 
-        min_η KL(q_η(z) ‖ p(z | x)),   q_η(z) ∝ exp⟨ψ(z), η⟩
+        min_η KL(q_η(z) ‖ p(z | x)),   q_η(z) ∝ h'(z) exp⟨ψ(z), η⟩
 
-    By natural-gradient steps, η ← (1 − t) η + t Cov_q(ψ)⁻¹ Cov_q(ψ, log p(z | x)), with t halved until the divergence
-    falls. They start from the projection of log p(z | x) and near each state, since there may be local minima; so
-    what comes out is attained, and an upper bound of the minimum.
+    By natural-gradient steps, η ← (1 − t) η + t Cov_q(ψ)⁻¹ Cov_q(ψ, log p(z | x) − log h'(z)), with t halved until the
+    divergence falls. They start from the projection of log p(z | x) and near each state, since there may be local
+    minima; so what comes out is attained, and an upper bound of the minimum.
 
     Args:
-        log_joint: log p(x, z) − log h'(z) up to a constant for each x, shape ``(k, batch)``, float64.
+        log_joint: log p(x, z) up to a constant for each x, shape ``(k, batch)``, float64.
         statistic: ψ at the k states, minimal, shape ``(k, m)``.
+        log_base: log h' at the states, shape ``(k,)``; default 0.
         max_steps: most steps.
         tolerance: stop when the expected decrease of every divergence is below this, in nats.
 
     Paper: eq-3, cor-1
     """
+    base = torch.zeros_like(log_joint[:, 0]) if log_base is None else log_base
     log_post = (log_joint - torch.logsumexp(log_joint, 0)).T.detach()  # (batch, k)
     k, batch = log_joint.shape
     project = torch.linalg.pinv(extend(statistic))[:-1]
     near = torch.full((k, k), 0.02 / k, dtype=log_post.dtype).fill_diagonal_(0.98).log()
-    starts = torch.cat([(log_post @ project.T)[None], (near @ project.T)[:, None].expand(-1, batch, -1)])
+    first, others = (log_post - base) @ project.T, (near - base) @ project.T
+    starts = torch.cat([first[None], others[:, None].expand(-1, batch, -1)])
     eta, target = starts.flatten(0, 1), log_post.repeat(k + 1, 1)
     for _ in range(max_steps):
-        eta, decrease = _natural_step(eta, target, statistic)
+        eta, decrease = _natural_step(eta, target, statistic, base)
         if not bool((decrease > tolerance).any()):
             break
-    return _divergence(eta, target, statistic).reshape(k + 1, batch).amin(0).clamp(min=0.0)
+    return _divergence(eta, target, statistic, base).reshape(k + 1, batch).amin(0).clamp(min=0.0)
 
 
-def _divergence(eta: Tensor, log_post: Tensor, statistic: Tensor) -> Tensor:
-    log_q = torch.log_softmax(eta @ statistic.T, -1)
+def _divergence(eta: Tensor, log_post: Tensor, statistic: Tensor, base: Tensor) -> Tensor:
+    log_q = torch.log_softmax(eta @ statistic.T + base, -1)
     return (log_q.exp() * (log_q - log_post)).sum(-1)
 
 
-def _natural_step(eta: Tensor, log_post: Tensor, statistic: Tensor) -> tuple[Tensor, Tensor]:
+def _natural_step(eta: Tensor, log_post: Tensor, statistic: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
     """One step for each row, and the squared length of its natural gradient in nats; zero where no step helped."""
-    q = torch.softmax(eta @ statistic.T, -1)
+    q = torch.softmax(eta @ statistic.T + base, -1)
     centred = statistic - (q @ statistic)[:, None]  # (rows, k, m)
     weighted = q[..., None] * centred
     ridge = 1e-14 * torch.eye(statistic.shape[1], dtype=eta.dtype)
-    gradient = (weighted.mT @ (log_post - eta @ statistic.T)[..., None])[..., 0]
+    gradient = (weighted.mT @ (log_post - base - eta @ statistic.T)[..., None])[..., 0]
     move = torch.linalg.solve(weighted.mT @ centred + ridge, gradient)
     decrease = (move * gradient).sum(-1)
-    before, step = _divergence(eta, log_post, statistic), torch.ones_like(decrease)
+    before, step = _divergence(eta, log_post, statistic, base), torch.ones_like(decrease)
     for _ in range(30):
-        worse = _divergence(eta + step[:, None] * move, log_post, statistic) > before - 1e-4 * step * decrease
+        worse = _divergence(eta + step[:, None] * move, log_post, statistic, base) > before - 1e-4 * step * decrease
         if not bool(worse.any()):
             break
         step = torch.where(worse, 0.5 * step, step)
