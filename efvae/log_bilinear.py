@@ -85,7 +85,7 @@ class LogBilinear:
 
     @property
     def constant(self) -> Tensor:
-        """c in nats: minus the log-partition where the function is a log-density."""
+        """c, minus the log-partition where the function is a log-density, in nats."""
         return self.extended[-1, -1]
 
     def values(self, nu: Tensor, psi: Tensor) -> Tensor:
