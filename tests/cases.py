@@ -11,6 +11,7 @@ from torch import Tensor
 from efvae.exact import Rule, grid
 from efvae.families import (
     Bernoulli,
+    BipartiteIsing,
     Categorical,
     ExponentialFamily,
     Gaussian,
@@ -67,6 +68,8 @@ CASES = [
     Case("categorical", Categorical, 4, lambda: _finite(torch.eye(4)), EXACT),
     Case("categorical-states", lambda eta: Categorical(eta, LABELLED), 5, lambda: _finite(LABELLED), EXACT),
     Case("tabular", lambda eta: Tabular(eta, LABELLED, TABLE, LOG_BASE), 2, lambda: _finite(LABELLED), EXACT),
+    Case("ising-2-1", lambda eta: BipartiteIsing(eta, (2, 1)), 5, lambda: _finite(all_bits(3)), EXACT),
+    Case("ising-2-3", lambda eta: BipartiteIsing(eta, (2, 3)), 11, lambda: _finite(all_bits(5)), EXACT),
     Case("gaussian", Gaussian, 4, lambda: grid([-12, -12], [12, 12], 401), QUADRATURE, _negative_second_half),
     Case(
         "gaussian-fixed-variance",

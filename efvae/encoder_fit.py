@@ -1,0 +1,220 @@
+"""The gap of an encoder in two parts, and fitting an encoder by either direction of the KL divergence.
+
+Expectations are sums over a rule of points: finite latent spaces, or few continuous coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from efvae.exact import Rule, log_posterior, posterior_kl
+from efvae.harmonium import Harmonium
+from efvae.models import VAE, Conditional, MakeFamily
+
+__all__ = [
+    "GapParts",
+    "best_free_encoder",
+    "forward_cross_entropy",
+    "gap_parts",
+    "minimize",
+    "posterior_table",
+    "reverse_gap",
+    "tied_elbo",
+]
+
+
+def minimize(objective: Callable[[], Tensor], parameters: list[nn.Parameter], max_evaluations: int = 500) -> float:
+    """Minimise in place by L-BFGS with a strong Wolfe line search; returns the value reached.
+
+    Args:
+        objective: the value to minimise, a scalar with gradient.
+        parameters: what is changed, float64.
+        max_evaluations: most values and gradients computed.
+
+    Own: own-gap-parts
+    """
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=max_evaluations,
+        max_eval=max_evaluations,
+        tolerance_grad=1e-10,
+        tolerance_change=0.0,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = objective()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        return float(objective())
+
+
+def _sum(weight: Tensor, value: Tensor) -> Tensor:
+    """Σ_k weight_k value_k; a point of weight zero contributes nothing."""
+    return torch.where(weight > 0, weight * value, 0.0).sum(0)
+
+
+def reverse_gap(encoder: Conditional, x: Tensor, weights: Tensor, log_post: Tensor, rule: Rule) -> Tensor:
+    """Σ_x w(x) KL(q(z | x) ‖ p(z | x)) in nats, a scalar: what the ELBO lacks to the likelihood.
+
+    Args:
+        encoder: q.
+        x: observations, shape ``(batch, *event)``.
+        weights: w, shape ``(batch,)``.
+        log_post: log p(z_k | x), shape ``(k, batch)``, from :func:`efvae.exact.log_posterior`.
+        rule: the points z_k.
+
+    Paper: eq-1b
+    """
+    log_q = encoder(x).log_prob(rule.points[:, None])
+    log_w = rule.log_weights[:, None]
+    return (_sum((log_q + log_w).exp(), log_q - log_post) * weights).sum()
+
+
+def forward_cross_entropy(encoder: Conditional, x: Tensor, weights: Tensor, log_post: Tensor, rule: Rule) -> Tensor:
+    """−Σ_x w(x) E_{p(z|x)} log q(z | x) in nats, a scalar: up to a constant the KL divergence the other way round.
+
+    ::
+
+        Σ_x w(x) KL(p(z | x) ‖ q(z | x)) + Σ_x w(x) H(p(z | x))
+
+    It is convex in natural parameters, hence in the weights of an affine encoder. With w = p(x) it is −E log q(z | x)
+    over draws (x, z) of the model itself, and needs no posterior.
+
+    Args:
+        encoder, x, weights, log_post, rule: see :func:`reverse_gap`.
+
+    Paper: app-b
+    """
+    log_q = encoder(x).log_prob(rule.points[:, None])
+    return -(_sum((log_post + rule.log_weights[:, None]).exp(), log_q) * weights).sum()
+
+
+class _Rows(nn.Module):
+    """One free vector for each row of a fixed batch."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(start.clone())
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.value
+
+
+def best_free_encoder(
+    make: MakeFamily, log_post: Tensor, rule: Rule, starts: Tensor, max_evaluations: int = 2000
+) -> tuple[Tensor, Tensor]:
+    """The best member of a family for each x on its own, by L-BFGS on its parameters from several starts.
+
+    ::
+
+        min_η KL(q_η(z) ‖ p(z | x))
+
+    The problem may have local minima; the best end point for each x is kept. So the value is attained, and an upper
+    bound of the minimum.
+
+    Args:
+        make: family from the parameters that are optimised, natural or not, e.g. ``Gaussian.from_mean_log_variance``.
+        log_post: log p(z_k | x), shape ``(k, batch)``, float64.
+        rule: the points z_k.
+        starts: shape ``(s, batch, d)``, float64.
+        max_evaluations: most values and gradients computed.
+
+    Returns:
+        The divergence in nats, shape ``(batch,)``, and the parameters, shape ``(batch, d)``.
+
+    Own: own-gap-parts
+    """
+    s, batch, d = starts.shape
+    target = log_post.repeat(1, s)
+    encoder = Conditional(_Rows(starts.reshape(s * batch, d)), make)
+    nothing = starts.new_zeros(s * batch)
+    minimize(
+        lambda: reverse_gap(encoder, nothing, torch.ones_like(nothing), target, rule),
+        list(encoder.parameters()),
+        max_evaluations,
+    )
+    with torch.no_grad():
+        log_q = encoder(nothing).log_prob(rule.points[:, None])
+        gap = _sum((log_q + rule.log_weights[:, None]).exp(), log_q - target).reshape(s, batch)
+        best = gap.argmin(0)
+        at = torch.arange(batch)
+        return gap[best, at], next(encoder.parameters()).reshape(s, batch, d)[best, at].clone()
+
+
+@dataclass(frozen=True)
+class GapParts:
+    """The posterior gap of an encoder in two parts, in nats, averaged over the data.
+
+    ::
+
+        E KL(q_φ(z | x) ‖ p(z | x)) = E min_{q in family} KL(q ‖ p(z | x)) + the rest
+
+    Args:
+        family: the first term: no network with this family does better.
+        amortization: the rest: one network for all x, and its training.
+
+    Own: own-gap-parts
+    """
+
+    family: float
+    amortization: float
+
+    @property
+    def total(self) -> float:
+        """Both parts together: log-likelihood − ELBO."""
+        return self.family + self.amortization
+
+
+def gap_parts(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, free: Tensor) -> GapParts:
+    """The two parts of the gap of a VAE's encoder as it is.
+
+    Args:
+        vae: float64.
+        x: observations, shape ``(batch, *event)``.
+        weights: w, shape ``(batch,)``.
+        rule: points of the latent space.
+        free: least divergence of the encoder's family for each x, shape ``(batch,)``.
+
+    Own: own-gap-parts
+    """
+    with torch.no_grad():
+        total = float((posterior_kl(vae, x, rule) * weights).sum())
+    family = float((free * weights).sum())
+    return GapParts(family, total - family)
+
+
+def tied_elbo(model: Harmonium, encoder: Conditional, x: Tensor) -> Tensor:
+    """ELBO of a harmonium with any encoder, per example in nats, shape ``(batch,)``; gradients in both.
+
+    ::
+
+        Σ_z q(z | x) (log p(x, z) − log q(z | x))
+
+    The prior is the harmonium's own marginal, and moves with it: :meth:`~efvae.harmonium.Harmonium.as_vae` copies it.
+
+    Args:
+        model: harmonium with a latent space that can be enumerated.
+        encoder: q, over the same latent space.
+        x: observations, shape ``(batch, *event)``.
+
+    Own: own-no-new-optima
+    """
+    z = model.latent(model.latent_bias).support()[:, None]
+    log_q = encoder(x).log_prob(z)
+    return _sum(log_q.exp(), model.log_joint(x, z) - log_q)
+
+
+def posterior_table(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
+    """log p(z_k | x) in nats without gradient, shape ``(k, batch)``: a target for the fits above."""
+    with torch.no_grad():
+        return log_posterior(vae, x, rule)
