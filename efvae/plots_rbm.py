@@ -1,0 +1,82 @@
+"""Figures of the Bernoulli VAE and the restricted Boltzmann machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+__all__ = ["annealing", "baselines", "prior_and_gap"]
+
+BLACK, BLUE, VERMILION = "black", "#0072b2", "#d55e00"
+
+
+def prior_and_gap(scale: Sequence[float], correlation: Sequence[float], gap: Sequence[float]) -> Figure:
+    """How far an RBM's prior is from independent bits, and the gap that a uniform prior opens, over the weights' scale.
+
+    Args:
+        scale: standard deviation of the weights.
+        correlation: total correlation of the prior in nats.
+        gap: posterior gap under uniform bits in nats.
+
+    Own: own-rbm-prior, own-rbm-uniform
+    """
+    figure, ax = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    ax.plot(scale, correlation, "o-", color=BLACK, markersize=4, label="own prior: total correlation")
+    ax.plot(scale, gap, "s--", color=BLUE, markersize=4, label="uniform prior: posterior gap")
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(scale, [f"{value:g}" for value in scale])
+    ax.minorticks_off()
+    ax.set(xlabel="standard deviation of the weights $W$", ylabel="nats")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8.5, frameon=False)
+    return figure
+
+
+def annealing(temperatures: Sequence[int], error: Sequence[float], spread: Sequence[float]) -> Figure:
+    """Error of log Z by annealed importance sampling against the number of temperatures.
+
+    Args:
+        temperatures: T.
+        error: estimate − exact, in nats.
+        spread: standard error that the estimate claims, in nats.
+
+    Own: own-ais
+    """
+    figure, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
+    bars = [2 * value for value in spread]
+    ax.errorbar(temperatures, error, bars, fmt="o", color=BLACK, markersize=4, capsize=3, label="estimate ± 2 errors")
+    ax.axhline(0.0, color=BLUE, linestyle="dashed", label=r"exact $\log Z$")
+    ax.set(xscale="log")
+    ax.set_xticks(temperatures, [str(value) for value in temperatures])
+    ax.minorticks_off()
+    ax.set(xlabel="temperatures $T$", ylabel=r"estimate − $\log Z$ [nats]")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8.5, frameon=False)
+    return figure
+
+
+def baselines(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Log-likelihood and ELBO of each model on training and test images; one mark for each seed.
+
+    Args:
+        rows: for each model its columns ``log_likelihood_train``, ``elbo_train``, the same for test, one value a seed.
+
+    Own: own-digits-baseline
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 0.36 * len(rows) + 1.5), sharey=True, layout="constrained")
+    for ax, part in zip(axes, ("train", "test"), strict=True):
+        for place, columns in enumerate(rows.values()):
+            likelihood, elbo = columns[f"log_likelihood_{part}"], columns[f"elbo_{part}"]
+            for a, b in zip(likelihood, elbo, strict=True):
+                ax.plot([b, a], [place, place], color="0.7", linewidth=1, zorder=1)
+            label = {"label": "log-likelihood"} if not place else {}
+            ax.plot(likelihood, [place] * len(likelihood), "o", color=BLACK, markersize=4.5, **label)
+            label = {"label": "ELBO"} if not place else {}
+            face = {"markerfacecolor": "none", "markersize": 7}
+            ax.plot(elbo, [place] * len(elbo), "s", color=VERMILION, **face, **label)
+        ax.set(title=part, xlabel="nats per image")
+        ax.grid(axis="x", color="0.9")
+    axes[0].set_yticks(range(len(rows)), list(rows))
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9, frameon=False)
+    return figure
