@@ -19,7 +19,7 @@ import yaml
 from efvae import exact, records
 from efvae.experiments import artificial
 from efvae.experiments.artificial import Config
-from efvae.experiments.artificial_oracle import MeanField, fit_harmonium, mean_field_vae
+from efvae.experiments.artificial_oracle import MeanField, _renamed, fit_harmonium, mean_field_vae
 from efvae.experiments.artificial_truth import CENTERS, SIGMA, centers_of, codes, evaluate, expectation_rule, truth
 from efvae.families import Bernoulli, all_bits
 
@@ -142,6 +142,19 @@ def test_harmonium_is_tight_and_its_prior_is_its_marginal(oracle, harmonium):
 def test_harmonium_centers_form_a_parallelogram(harmonium):
     centers = harmonium[0].visible(harmonium[0].visible_eta(BITS)).location
     torch.testing.assert_close(centers[0] + centers[3], centers[1] + centers[2])
+
+
+def test_renaming_bits_changes_codes_and_no_likelihood(oracle, harmonium):
+    x, before = oracle.rule.points, harmonium[0].log_marginal(oracle.rule.points)
+    joint = harmonium[0].log_joint(x, BITS[:, None])
+    for order in ([0, 1], [1, 0]):
+        for flips in BITS:
+            after = _renamed(harmonium[0], order, flips)
+            torch.testing.assert_close(after.log_marginal(x), before)
+            old = torch.empty_like(BITS)  # old bit order[i] is new bit i, flipped
+            old[:, order] = (BITS - flips).abs()
+            row = (old @ BITS.new_tensor([2.0, 1.0])).long()
+            torch.testing.assert_close(after.log_joint(x, BITS[:, None]), joint[row])
 
 
 def test_harmonium_is_the_likelihood_maximum(oracle, harmonium):
