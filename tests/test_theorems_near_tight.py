@@ -1,10 +1,11 @@
 """Theorem 2 with Propositions A.1 and A.2, and Example A.1, on fresh random models; broken statements are rejected.
 
-Labels: def-1, thm-2, eq-8, eq-9, app-a2, app-a3, prop-a1, prop-a2, ex-a1.
+Labels: def-1, thm-2, eq-8, eq-9, eq-21, eq-32, eq-40, app-a2, app-a3, prop-a1, prop-a2, ex-a1.
 """
 
 import functools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from scipy.optimize import linprog, minimize_scalar
 
 from efvae import bounds, exact
 from efvae.bounds import FAMILY_PAIRS, random_vae, tabulate
-from efvae.families import Bernoulli
+from efvae.experiments import curve
+from efvae.families import Bernoulli, Gaussian, GaussianFixedVariance
+from efvae.models import VAE, Conditional, Prior
 
 ROUNDING = 1e-9
 
@@ -113,7 +116,21 @@ def test_a_false_step_is_noticed():
     assert bounds.Step("eq-23a", ones, 1.1 * ones, equal=True).violation() > 0.05
 
 
-# --- prop-a1: the harmonium ---------------------------------------------------------------------------------------
+def test_the_extended_vectors_hold_what_the_proof_says(models):
+    """eq-27, eq-28, eq-29, eq-30, with the networks read off the model itself."""
+    for key in MODELS[::5]:
+        vae, x, data, rule = random_vae(key[0], 3, 2, key[1], generator(key[2]))
+        t, q, p = tabulate(vae, x, data, rule), vae.encoder(x), vae.decoder(rule.points)
+        ones = torch.ones(len(x), 1, dtype=torch.float64)
+        torch.testing.assert_close(t.nu_extended, torch.cat([p.sufficient_statistic(x), ones], 1))
+        assert bool((t.psi_extended[:, -1] == 1).all())
+        torch.testing.assert_close(t.g_extended[:, :-1], q.eta.detach())
+        torch.testing.assert_close(t.f_extended[:, :-1], p.eta.detach())
+        last = vae.prior().log_prob(rule.points) - p.log_partition() - t.log_h_latent
+        torch.testing.assert_close(t.f_extended[:, -1], last.detach())
+
+
+# --- prop-a1: the harmonium------------------------------------------------------------------------------------
 
 
 def harmonium_error(t, weight):
@@ -289,6 +306,17 @@ def test_worst_case_refuses_an_alpha_that_no_distribution_has():
         bounds.worst_case(tensor(0.1), tensor(0.34), 3)
 
 
+def test_both_floors_are_needed():
+    """A gap of 0.01 nats in the mean, one law without floor: the mean square grows past the bound, and on."""
+    alpha, gap = tensor(0.1), 0.01
+    for t in (20.0, 200.0):
+        tiny = alpha * math.exp(-t)
+        kl_without_p, kl_without_q = bounds.binary_kl(alpha, tiny), bounds.binary_kl(tiny, alpha)
+        assert float(kl_without_p) <= 0.1 * t
+        assert gap / float(kl_without_p) * t**2 >= gap * t / 0.1
+        assert gap / float(kl_without_q) * t**2 > 0.09 * t**2
+
+
 # --- ex-a1, eq-18, eq-19, eq-20: escape ---------------------------------------------------------------------------
 
 
@@ -345,3 +373,44 @@ def test_bernoulli_decoder_is_used_with_twice_the_sign_parameter():
     signs = 2 * x - 1
     by_hand = 0.8 * (signs * bounds.escape_map(signs)).sum(-1) - 2 * math.log(2 * math.cosh(0.8))
     torch.testing.assert_close(p.log_prob(x), by_hand)
+
+
+# --- the continuous relative, app-a2 ------------------------------------------------------------------------------
+
+
+def test_the_least_gap_on_the_curve_has_the_derived_slope():
+    off = [abs(curve.ideal_gap(v, 24) / (curve.rate(24) * v) - 1) for v in (1e-2, 1e-3, 1e-4)]
+    assert off[2] < 0.005
+    assert off[1] / off[2] == pytest.approx(10, rel=0.3)  # the next term is of order σ_d⁴
+
+
+def test_the_slope_by_automatic_differentiation():
+    t = torch.special.ndtri((torch.arange(30, dtype=torch.float64) + 0.5) / 30)
+    first = torch.func.jvp(_curve, (t,), (torch.ones_like(t),))[1]
+    second = torch.func.jvp(
+        lambda s: torch.func.jvp(_curve, (s,), (torch.ones_like(s),))[1], (t,), (torch.ones_like(t),)
+    )[1]
+    rate = 0.75 * ((first * second).sum(-1) ** 2 / (first**2).sum(-1) ** 3).mean()
+    assert float(rate) == pytest.approx(curve.rate(30), rel=1e-9)
+
+
+def _curve(t):
+    return torch.stack([1.2 * t, torch.sin(2 * t)], -1)
+
+
+def test_training_on_the_curve_closes_the_gap_and_keeps_the_bend():
+    first, *_, last = curve.run(curve.Config(variances=(0.3, 0.1, 0.03, 0.01)))
+    assert 0 <= last.gap < 0.6 * first.gap
+    assert last.elbo > first.elbo
+    assert last.bent > 0.15
+    assert last.harmonium_error > 20 * first.harmonium_error
+
+
+def test_an_affine_decoder_has_no_bend_and_config_is_validated():
+    prior = Gaussian.from_mean_variance(torch.zeros(1), torch.ones(1))
+    affine = Conditional(torch.nn.Linear(1, 2), partial(GaussianFixedVariance.from_mean, variance=0.1))
+    encoder = Conditional(torch.nn.Linear(2, 2), Gaussian.from_mean_log_variance)
+    assert curve.bent_share(VAE(Prior(prior.eta, Gaussian), affine, encoder).double()) == pytest.approx(0, abs=1e-12)
+    for bad in ({"variances": (0.1, 0.2)}, {"points": 3}, {"hidden": 0}):
+        with pytest.raises(ValueError, match="Config: "):
+            curve.Config(**bad)

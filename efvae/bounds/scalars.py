@@ -94,8 +94,10 @@ def binary_kl(a: Tensor, b: Tensor) -> Tensor:
 
     Own: own-bound-sharp
     """
-    d = (b - a) / a
-    return -a * torch.log1p(d) - (1 - a) * torch.log1p(-a * d / (1 - a))
+    d = b - a
+    # log1p keeps the digits of a small difference, the plain quotient those of a tiny b.
+    log_ratio = torch.where(d.abs() < 0.5 * a, torch.log1p(d / a), torch.log(b / a))
+    return -a * log_ratio - (1 - a) * torch.log1p(-d / (1 - a))
 
 
 def saturation(alpha: Tensor, n_states: int = 2) -> Tensor:

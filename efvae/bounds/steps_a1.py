@@ -1,4 +1,7 @@
-"""Each numbered step of the proof of Proposition A.1, as two sides to compare."""
+"""Each numbered step of the proof of Proposition A.1, as two sides to compare.
+
+Paper: eq-22, eq-24, eq-25, eq-26
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def _project(tables: Tables, table: Tensor) -> Tensor:
 def steps_a1(tables: Tables) -> list[Step]:
     """Every numbered step from the expansion of the two conditionals to the bound for the joint law, for all z.
 
-    Paper: prop-a1, eq-22, eq-24, eq-25, eq-26, eq-31, eq-32, eq-37, eq-38a, eq-38b, eq-38c, eq-39
+    Paper: prop-a1, eq-31, eq-33a, eq-33b, eq-34, eq-35, eq-36, eq-37, eq-38a, eq-38b, eq-38c
     """
     t = tables
     p_x, p_z, A = t.log_marginal, t.log_prior[:, None], t.A[:, None]
@@ -88,10 +91,7 @@ def steps_a1(tables: Tables) -> list[Step]:
 
 
 def _projection_steps(t: Tables) -> list[Step]:
-    """The residual ξ over x for each z, projected onto the range of V.
-
-    Paper: eq-33a, eq-33b, eq-34, eq-35, eq-36
-    """
+    """The residual ξ over x for each z, projected onto the range of V: steps 33a to 36."""
     V, G, f, psi = t.nu_extended, t.g_extended, t.f_extended.T, t.psi_extended.T
     residual = V @ f - G @ psi  # (x, z), ξ of each z
     squared_norm = t.data @ residual.square()

@@ -2,6 +2,8 @@
 
 The paper splits the observations by ``u(x) = |p − q|/α``: below u0 it bounds log² by a logarithm, above by concavity.
 All steps are for one z and taken for all z at once; α is the floor at that z.
+
+Paper: eq-43, eq-44, eq-45, eq-46, eq-47a, eq-47b, eq-47c, eq-48a, eq-48b, eq-48c, eq-49, eq-50a, eq-50b
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def steps_a2(tables: Tables, u0: float = 2.0, subset: Tensor | None = None) -> l
     Raises:
         ValueError: u0 out of its range.
 
-    Paper: prop-a2, eq-42, eq-43, eq-44, eq-45, eq-46, eq-49
+    Paper: prop-a2, eq-42, eq-51, eq-52a, eq-52d, eq-53a, eq-53b, eq-54, eq-55a, eq-55b, eq-55c, eq-56, eq-57a, eq-57b
     """
     if not math.sqrt(math.e - 1) <= u0 <= 5:
         raise ValueError(f"steps_a2: u0 must be in [√(e−1), 5] = [1.311, 5], got {u0}")
@@ -66,10 +68,7 @@ def steps_a2(tables: Tables, u0: float = 2.0, subset: Tensor | None = None) -> l
 
 
 def _split_steps(data: Tensor, u: Tensor, u0: float, squared: Tensor, bound: Tensor) -> list[Step]:
-    """The two parts of the observations; ``bound`` is ε/(2α²).
-
-    Paper: eq-50a, eq-50b, eq-51, eq-52a, eq-52b, eq-52c, eq-52d
-    """
+    """The two parts of the observations, steps 50a to 52d; ``bound`` is ε/(2α²)."""
     small, large = (u < u0).to(u), (u >= u0).to(u)
     value, u2 = torch.log1p(u).square(), u.square()
     mass, rest = small @ data, large @ data
@@ -92,10 +91,7 @@ def _split_steps(data: Tensor, u: Tensor, u0: float, squared: Tensor, bound: Ten
 
 
 def _large_steps(data: Tensor, large: Tensor, u2: Tensor, value: Tensor, bound: Tensor, u0: float) -> list[Step]:
-    """The part with u ≥ u0. Where it is empty every term is zero.
-
-    Paper: eq-53a, eq-53b, eq-54, eq-55a, eq-55b, eq-55c, eq-56, eq-57a, eq-57b
-    """
+    """The part with u ≥ u0, steps 53a to 57b. Where it is empty every term is zero."""
     V = large @ data
     some = V > 0
     share = large * data / torch.where(some, V, 1.0)[:, None]  # p_d(x | X2)
