@@ -294,7 +294,7 @@ plt.show()
 # %% [markdown]
 # ## The same for binary pixels, and with the prior tied
 #
-# {prf:ref}`own-cor-2` on six pixels and two bits. First a truth for which the page proves that no decoder of the class is both as likely
+# {prf:ref}`own-cor-2` on six pixels and two bits. First a truth for which {prf:ref}`own-binary` says that no decoder of the class is both as likely
 # and tight, then random ones. Then {prf:ref}`cor-2` in the form that holds: the class of all harmonia, on data from a harmonium.
 
 # %%
