@@ -473,7 +473,7 @@ def test_rectangle_is_tight_and_parallelogram_is_not() -> None:
 
 
 def test_six_pixels_two_bits_uniform_prior() -> None:
-    """own-cor-2, own-binary: the proof's conditions hold for these pixels, and the best ELBO found stays below the likelihood."""
+    """own-cor-2, own-binary: the proof's conditions hold here, and the best ELBO stays below the likelihood."""
     theta = torch.tensor(
         [[2.0, 1.0, -1.5], [1.0, 2.0, -1.5], [1.5, 1.5, -1.0], [2.5, 0.5, -1.0], [0.5, 2.5, -2.0], [2.0, 1.2, -2.0]],
         dtype=torch.float64,
