@@ -66,7 +66,10 @@ class Annealed:
 
     @property
     def effective_sample_size(self) -> float:
-        """(Σw)² / Σw²: between 1 and the number of chains; small values mean that the error is itself unreliable."""
+        """Square of the sum of weights over the sum of squares, from 1 to the number of chains.
+
+        Small values mean that the standard error is itself unreliable.
+        """
         return float((2 * torch.logsumexp(self.log_weights, 0) - torch.logsumexp(2 * self.log_weights, 0)).exp())
 
 

@@ -24,8 +24,8 @@ class Recovered:
 
     Args:
         harmonium: W, u, v by least squares over the latent states.
-        decoder_residual: max over states and coordinates of |f(z) − W ψ(z) − u|.
-        prior_residual: max over states of |log p(z) − log h'(z) − A(f(z)) − ⟨ψ(z), v⟩ − c| in nats, best c.
+        decoder_residual: largest magnitude of f(z) − W ψ(z) − u over states and coordinates.
+        prior_residual: largest magnitude over states of log p(z) − log h'(z) − A(f(z)) − ⟨ψ(z), v⟩ − c for the best c.
 
     Own: own-rbm-equivalence
     """
