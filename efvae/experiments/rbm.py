@@ -58,13 +58,13 @@ class Config:
     encoder: str = "affine"
     prior: str = "bits"
     seed: int = 0
-    steps: int = 4000
+    steps: int = 3000
     learning_rate: float = 1e-2
     batch_size: int = 100
     width: int = 128
     chains: int = 200
     sweeps: int = 1
-    temperatures: int = 4000
+    temperatures: int = 2000
     threshold: int = 8
 
     def __post_init__(self) -> None:

@@ -26,6 +26,8 @@ ENUMERABLE = 12
 CURVE_POINTS = 25
 #: Share of the learning rate that is left at the last step.
 FINAL_RATE = 0.01
+#: First weights of an RBM have this standard deviation over the root of the number of latent bits.
+FIRST_WEIGHT = 0.6
 #: Chains of annealed importance sampling for the curve and for the record, and temperatures for the curve.
 QUICK_CHAINS, FINAL_CHAINS, QUICK_TEMPERATURES = 200, 1000, 300
 
@@ -129,9 +131,10 @@ def _vae(plan: Plan, digits: Digits) -> VAE:
 
 
 def _rbm(plan: Plan, digits: Digits, generator: torch.Generator) -> Harmonium:
-    bias = pixel_logits(digits)
-    weight = 0.05 * torch.randn(len(bias), plan.latent, generator=generator)
-    return Harmonium(Bernoulli, Bernoulli, weight, bias, torch.zeros(plan.latent))
+    """Small random weights, and biases at which both sides are as undecided as the data allow."""
+    bias, mean = pixel_logits(digits), digits.train.mean(0)
+    weight = FIRST_WEIGHT / math.sqrt(plan.latent) * torch.randn(len(bias), plan.latent, generator=generator)
+    return Harmonium(Bernoulli, Bernoulli, weight, bias - weight.sum(1) / 2, -(mean @ weight))
 
 
 class _Keeper:
