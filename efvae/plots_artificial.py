@@ -158,8 +158,8 @@ def learning_curves(
         ax.axhline(value, color=VERMILION, linewidth=1, linestyle="dotted")
         ax.annotate(name, (2.02, value), fontsize=8, va="center", annotation_clip=False)
     ax.axvline(1, color="0.5", linewidth=0.8)
-    middle = min(levels.values())
-    ax.set(ylim=(middle - 0.12, max(levels.values()) + 0.02), xlim=(0, 2), ylabel="nats", xticks=[0, 1, 2])
+    lowest = min(levels.values())
+    ax.set(ylim=(lowest - 0.04, max(levels.values()) + 0.02), xlim=(0, 2), ylabel="nats", xticks=[0, 1, 2])
     ax.set_xticklabels(["start", "encoder trained", "both trained"])
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=1, fontsize=8.5, frameon=False)
     return figure
