@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae import exact, log_bilinear
-from efvae.affine_decoder import AffineDecoder, best_bound, interaction
+from efvae.affine_decoder import AffineDecoder, best_bound, harmonium_log_joint, interaction
 from efvae.consistency import family_residual, posterior_gap
 from efvae.encoder_gap import code_products, family_gap, train_encoder, with_encoder
 from efvae.exact import Rule
@@ -500,3 +500,16 @@ def test_a_prior_that_fits_closes_it() -> None:
     data = (log_p + rule.log_weights).exp()
     best = best_bound(decoder.log_joint, data, 2, theta[None], 100)
     assert abs(best.elbo - float((data * log_p).sum())) < 1e-8
+
+
+def test_the_class_of_all_harmonia() -> None:
+    """cor-2: the joint with the tied prior is the harmonium's; every member has the gap zero, an untied one has not."""
+    x, z = VISIBLE["bernoulli"](3), LATENT["bernoulli"](3)
+    model = harmonium(x, z, 3)
+    w, u, v = (p.detach() for p in (model.weight, model.visible_bias, model.latent_bias))
+    theta = torch.cat([torch.cat([w, u[:, None]], 1), torch.cat([v, torch.zeros(1).double()])[None]])
+    joint = harmonium_log_joint(Bernoulli, x.points, 2)(theta)
+    expected = model.log_joint(x.points, z.points[:, None]).detach()
+    torch.testing.assert_close(joint, expected, rtol=1e-9, atol=1e-9)
+    assert posterior_gap(joint, 2).max() < 1e-9
+    assert posterior_gap(AffineDecoder(Bernoulli, x.points, UNIFORM).log_joint(theta[:-1]), 2).max() > 1e-3
