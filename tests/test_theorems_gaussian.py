@@ -137,7 +137,7 @@ def tightness(vae: VAE, x: Tensor) -> float:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (4, 1), (3, 2), (5, 2)])
 def test_tight_with_a_standard_prior(n, m, seed) -> None:
-    """own-fixed-prior: orthogonal columns are tight under N(0, I); oblique ones are refused, and have a gap."""
+    """own-standard-prior: orthogonal columns are tight under N(0, I); oblique ones are refused, and have a gap."""
     loadings, mean, noise = draw(seed, n, m), draw(seed + 1, n), 0.5 + draw(seed + 2, 1)[0].abs()
     model = TightGaussian.with_standard_prior(rotate_latent(loadings), mean, noise)
     torch.testing.assert_close(model.prior_precision, torch.eye(m).double(), rtol=1e-9, atol=1e-9)

@@ -70,7 +70,7 @@ class TightGaussian:
             ValueError: MᵀM is not diagonal, so no diagonal encoder gives the posterior.
 
         Paper: eq-10
-        Own: own-fixed-prior
+        Own: own-standard-prior
         """
         gram = loadings.T @ loadings
         off = gram - torch.diag(gram.diagonal())
@@ -194,7 +194,7 @@ def rotate_latent(loadings: Tensor) -> Tensor:
 def posterior_precision(loadings: Tensor, noise: Tensor | float) -> Tensor:
     """Precision of p(z | x) for x = M z + μ + noise, z ~ N(0, I): P = I + MᵀM/σ_d², the same for every x.
 
-    Own: own-fixed-prior
+    Own: own-standard-prior
     """
     gram = loadings.mT @ loadings
     return torch.eye(gram.shape[-1], dtype=gram.dtype) + gram / noise
