@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from efvae.estimators import Exact
 from efvae.exact import Rule
@@ -40,34 +40,43 @@ def curve_log_joint(coefficients: Tensor, log_noise: Tensor, x: Tensor, z: Tenso
     return prior.log_prob(z) + GaussianFixedVariance.from_mean(mean, log_noise.exp()).log_prob(x)
 
 
-def _moments(log_joint: Tensor, rule: Rule) -> Gaussian:
-    """The Gaussian with the posterior's mean and variance: the start of every search."""
+def _starts(log_joint: Tensor, rule: Rule) -> Tensor:
+    """Means and log-variances of the posterior, of its lower and of its upper half, shape ``(3, N, 2)``."""
+    # A curve's posterior can have two modes, and the best Gaussian may sit on one of them.
     weight = torch.softmax(log_joint + rule.log_weights[:, None], 0)
     z = rule.points[:, :1]
-    mean = (weight * z).sum(0)
-    return Gaussian.from_mean_variance(mean[:, None], (weight * (z - mean).square()).sum(0)[:, None])
+    centre = (weight * z).sum(0)
+    found = []
+    for part in (torch.ones_like(weight), (z <= centre).to(weight), (z >= centre).to(weight)):
+        share = weight * part / (weight * part).sum(0).clamp(min=1e-300)
+        mean = (share * z).sum(0)
+        variance = (share * (z - mean).square()).sum(0).clamp(min=1e-6)
+        found.append(torch.stack([mean, variance.log()], -1))
+    return torch.stack(found)
 
 
-def best_gaussian(coefficients: Tensor, log_noise: Tensor, x: Tensor, rule: Rule, nodes: int = 16) -> Gaussian:
+def best_gaussian(coefficients: Tensor, log_noise: Tensor, x: Tensor, rule: Rule, nodes: int = 10) -> Gaussian:
     """The Gaussian of largest ELBO for each x, each found by itself: no encoder network can do better.
+
+    Each search runs from three starts, and the best end is kept.
 
     Args:
         coefficients, log_noise: see :func:`curve_log_joint`, float64.
         x: shape ``(N, n)``.
-        rule: quadrature over z, for the starting point.
+        rule: quadrature over z, for the starting points.
         nodes: of the Gauss–Hermite rule; the log-joint has degree 2·degree in z, so degree + 1 are exact.
 
     Own: own-curved-gap
     """
     with torch.no_grad():
-        start = _moments(curve_log_joint(coefficients, log_noise, x, rule.points[:, None]), rule)
-    raw = torch.cat([start.location, start.variance.log()], -1).requires_grad_()
-
-    def loss() -> Tensor:
-        return -_curve_elbo(coefficients, log_noise, x, raw, nodes).sum()
-
-    minimize(loss, [raw])
-    return Gaussian.from_mean_log_variance(raw.detach())
+        starts = _starts(curve_log_joint(coefficients, log_noise, x, rule.points[:, None]), rule)
+    ends = starts.flatten(0, 1).requires_grad_()
+    repeated = x.repeat(len(starts), 1)
+    minimize(lambda: -_curve_elbo(coefficients, log_noise, repeated, ends, nodes).sum(), [ends])
+    with torch.no_grad():
+        value = _curve_elbo(coefficients, log_noise, repeated, ends, nodes).reshape(len(starts), -1)
+        chosen = ends.reshape(len(starts), -1, 2)[value.argmax(0), torch.arange(len(x))]
+    return Gaussian.from_mean_log_variance(chosen)
 
 
 def _curve_elbo(coefficients: Tensor, log_noise: Tensor, x: Tensor, raw: Tensor, nodes: int) -> Tensor:
@@ -146,14 +155,23 @@ def fit_curve(start: CurveFit, x: Tensor, weights: Tensor, rule: Rule, *, object
         raise ValueError(f"fit_curve: objective must be 'likelihood' or 'elbo', got {objective!r}")
     b = start.coefficients.clone().requires_grad_()
     log_noise = start.log_noise.clone().requires_grad_()
-    q = best_gaussian(start.coefficients, start.log_noise, x, rule)
-    raw = nn.Parameter(torch.cat([q.location, q.variance.log()], -1))
 
-    def loss() -> Tensor:
-        if objective == "elbo":
-            return -(weights * _curve_elbo(b, log_noise, x, raw, nodes)).sum()
+    def likelihood() -> Tensor:
         joint = curve_log_joint(b, log_noise, x, rule.points[:, None])
         return -(weights * torch.logsumexp(joint + rule.log_weights[:, None], 0)).sum()
 
-    value = -minimize(loss, [b, log_noise, raw] if objective == "elbo" else [b, log_noise], steps=100, rtol=1e-9)
+    if objective == "likelihood":
+        value = -minimize(likelihood, [b, log_noise], steps=100, rtol=1e-10)
+        return CurveFit(b.detach(), log_noise.detach(), value)
+    value = -float("inf")
+    for _ in range(10):  # curve and encoders together, then each encoder anew from all its starts
+        q = best_gaussian(b.detach(), log_noise.detach(), x, rule, nodes)
+        raw = torch.cat([q.location, q.variance.log()], -1).requires_grad_()
+
+        def bound(raw: Tensor = raw) -> Tensor:
+            return -(weights * _curve_elbo(b, log_noise, x, raw, nodes)).sum()
+
+        previous, value = value, -minimize(bound, [b, log_noise, raw], steps=100, rtol=1e-8)
+        if value - previous < 1e-6:
+            break
     return CurveFit(b.detach(), log_noise.detach(), value)
