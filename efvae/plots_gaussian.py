@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from efvae.plots import BLACK, BLUE, VERMILION
+BLACK, BLUE, VERMILION = "black", "#0072b2", "#d55e00"
 
 __all__ = ["curvature", "curves", "joint_with_modes", "oblique", "training"]
 
