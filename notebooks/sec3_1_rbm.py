@@ -251,6 +251,14 @@ scores = [(m["log_partition_ais"] - m["log_partition"]) / m["ais_error"] for m i
 print(f"annealing against enumeration, {len(scores)} trained machines: largest |z| {max(map(abs, scores)):.1f}")
 assert max(map(abs, scores)) < 4.5
 sizes = {key: int(kinds[key][0].metrics["parameters"]) for key in ((8, "RBM"), (64, "RBM by PCD"), (8, "VAE mlp/mlp"))}
+source = {
+    (r.provenance["commit"][:7], r.provenance["versions"]["torch"], r.provenance["device"])
+    for rows in kinds.values()
+    for r in rows
+}
+print(
+    "records of", "; ".join(f"commit {commit}, torch {version}, {device}" for commit, version, device in sorted(source))
+)
 print("parameters of prior and decoder:", ", ".join(f"{name} with {m} bits {n}" for (m, name), n in sizes.items()))
 
 # %% [markdown]
