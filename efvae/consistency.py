@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from efvae.exact import Rule, log_posterior, mean_field
 from efvae.families import Bernoulli, all_bits
+from efvae.minimal import extend, span
 from efvae.models import VAE, Conditional, Prior
 
 __all__ = ["PixelPair", "family_residual", "is_consistent", "maximize", "posterior_gap"]
@@ -44,7 +45,7 @@ def family_residual(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
     q = vae.encoder(x)
     log_ratio = log_posterior(vae, x, rule) - q.log_base_measure(rule.points[:, None])
     statistic = q.sufficient_statistic(rule.points)
-    basis, _, _ = torch.linalg.svd(torch.cat([torch.ones_like(statistic[:, :1]), statistic], 1), full_matrices=False)
+    basis = span(extend(statistic))  # of the rank's size: a statistic need not be minimal
     residual = log_ratio - basis @ (basis.T @ log_ratio)
     return torch.where(log_ratio.isfinite().all(0), residual.abs().amax(0), torch.inf)
 
