@@ -19,7 +19,7 @@ from torch import Tensor
 __all__ = ["COLOURS", "NAMES", "distances", "fig_2", "learning_curves"]
 
 NAMES = ("00", "01", "10", "11")
-#: Indigo, sky blue, vermilion, yellow: lightness L* of about 22, 70, 53, 89.
+#: Colours of the codes (indigo, sky blue, vermilion, yellow), of lightness L* about 22, 70, 53, 89.
 COLOURS = ("#332288", "#56b4e9", "#d55e00", "#f0e442")
 BLACK, BLUE, VERMILION = "black", "#0072b2", "#d55e00"
 _HALO = [withStroke(linewidth=3, foreground="white")]
