@@ -81,8 +81,8 @@ def along_ray(t: Tensor, reverse: Tensor, forward: Tensor) -> Figure:
     figure, ax = plt.subplots(figsize=(5.2, 3.4), dpi=130, layout="constrained")
     ax.plot(t, forward, "--", color=VERMILION, linewidth=2, label=r"forward, $\mathrm{KL}(p\,\|\,q)$: convex")
     ax.plot(t, reverse, "-", color=BLUE, linewidth=2, label=r"reverse, $\mathrm{KL}(q\,\|\,p)$: rising, then flat")
-    ax.set(xlabel="distance from the posterior's parameters, in units of the first encoder's", ylabel="divergence (nats)",
-           ylim=(0, 1.6 * float(reverse.max())))  # fmt: skip
+    ax.set(xlabel="distance $t$ from the posterior along the ray", ylabel="divergence (nats)")
+    ax.set_ylim(0, 1.6 * float(reverse.max()))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8, frameon=False, loc="upper left")
     return figure
