@@ -10,16 +10,16 @@ from torch import Tensor
 
 __all__ = ["along_ray", "mixing", "parts_of_gap"]
 
-BLACK, BLUE, VERMILION, GREY = "black", "#0072b2", "#d55e00", "0.75"
+BLACK, BLUE, VERMILION, YELLOW, GREY = "black", "#0072b2", "#d55e00", "#f0e442", "0.75"
 
 
 def parts_of_gap(names: Sequence[str], family: Tensor, amortization: Mapping[str, Tensor]) -> Figure:
-    """Mean family part and amortization part for each encoder family, one panel for each network; dots: seeds.
+    """Mean family part and amortisation part for each encoder family, one panel for each network; dots: seeds.
 
     Args:
         names: of the encoder families.
         family: family part in nats, shape ``(seeds, families)``.
-        amortization: amortization part for each kind of network, likewise.
+        amortization: amortisation part for each kind of network, likewise.
 
     Own: own-gap-parts
     """
@@ -30,10 +30,10 @@ def parts_of_gap(names: Sequence[str], family: Tensor, amortization: Mapping[str
     for ax, (network, extra) in zip(axes[0], amortization.items(), strict=True):
         low, high = family.mean(0), extra.mean(0)
         ax.bar(place, low, 0.6, color=BLUE, edgecolor=BLACK, label="family part")
-        ax.bar(place, high, 0.6, bottom=low, color="white", edgecolor=BLACK, hatch="////", label="amortization part")
+        ax.bar(place, high, 0.6, bottom=low, color="white", edgecolor=BLACK, hatch="////", label="amortisation part")
         for seed in range(len(family)):
             total = family[seed] + extra[seed]
-            ax.plot(place, total, "o", color=VERMILION, markersize=3.5, markeredgecolor="white", markeredgewidth=0.4,
+            ax.plot(place, total, "o", color=YELLOW, markersize=4, markeredgecolor=BLACK, markeredgewidth=0.6,
                     label="sum, each seed" if seed == 0 else None)  # fmt: skip
         ax.set_xticks(place, names)
         ax.set_title(network, fontsize=10)
@@ -62,6 +62,8 @@ def mixing(sweeps: Sequence[int], errors: Mapping[str, Tensor], noise: Tensor) -
     ax.set(xlabel="Gibbs sweeps", ylabel="largest error of a mean of a bit", yscale="log")
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xticks(sweeps, [str(s) for s in sweeps])
+    ax.set_xlim(-0.2, 1.2 * max(sweeps))
+    ax.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
     ax.minorticks_off()
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8, frameon=False)

@@ -223,8 +223,9 @@ figure = plots_encoders.parts_of_gap(FAMILIES, family, extra)
 plt.show()
 
 # %% [markdown]
-# The larger family closes about half of the gap, and no network closes the rest of it. With all states nothing is left, even for the affine
-# network: for *any* decoder with uniform or other prior, $\log p(z \given x)$ is affine in $x$ for each $z$ ({prf:ref}`own-both-parts`).
+# The larger family closes about half of the gap or more, and no network closes the rest of it. With a hidden layer little is left to amortise; what is left is
+# slightly more for the families in the middle, whose outputs share the same units. With all states nothing is left, even for the affine network: for *any* decoder,
+# $\log p(z \given x)$ is affine in $x$ for each $z$, up to a term that is the same for all $z$ ({prf:ref}`own-both-parts`).
 #
 # To try: `group_1 = 1, group_2 = 1` is a code of two bits, where the Ising family already holds all distributions; `scale = 0.5` makes the
 # decoder nearly affine; `scale = 5` makes it steep and the posteriors nearly deterministic.
