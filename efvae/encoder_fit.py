@@ -171,7 +171,7 @@ class GapParts:
 
     @property
     def total(self) -> float:
-        """The sum of both parts, log-likelihood − ELBO."""
+        """Both parts together: log-likelihood − ELBO."""
         return self.family + self.amortization
 
 
