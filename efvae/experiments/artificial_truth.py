@@ -17,12 +17,12 @@ __all__ = ["CENTERS", "N_BITS", "SIGMA", "centers_of", "codes", "evaluate", "exp
 
 N_BITS = 2
 
-#: Standard deviation of each component. The paper prints neither it nor the centers.
-SIGMA = 1.0
-#: Centers of the codes 00, 01, 10, 11. This kite reproduces the paper's four numbers (−3.65, −3.74, −3.70, −3.68) at the
-#: optimum that is reached from the truth. A search found it, with 00 in the middle, its complement 11 to one side, and
-#: the complementary pair 01, 10 mirrored on the other.
+#: Centers of the codes 00, 01, 10, 11. This kite reproduces the paper's four numbers (−3.65, −3.74, −3.70, −3.68) at
+#: the optimum that is reached from the truth. A search found it, with 00 in the middle, its complement 11 to one side,
+#: and the complementary pair 01, 10 mirrored on the other.
 CENTERS = ((0.0, 0.0), (0.9, -1.85), (0.9, 1.85), (-1.9, 0.0))
+#: Standard deviation of each component, which the paper does not print either.
+SIGMA = 1.0
 
 #: Grid points for each coordinate. Against 241 points the ELBO of the mean-field encoder at the truth, which has a
 #: fold along an axis, moves by 1e-4; the other numbers by less than 1e-8.
