@@ -6,6 +6,7 @@ Labels: case-mrf, eq-11, eq-12, own-cubic-joint, own-code-gibbs, own-score-covar
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from efvae import exact, objectives
 from efvae.consistency import family_residual, is_consistent
 from efvae.estimators import Exact
+from efvae.experiments.encoder_families import FAMILIES, Config, random_vae, run
 from efvae.families import Bernoulli, BipartiteIsing, ExponentialFamily, Gaussian, all_bits
 from efvae.models import VAE, Conditional, Prior
 from efvae.mrf import cubic_harmonium, cubic_log_weight, cubic_weight
@@ -265,3 +267,48 @@ def test_without_cubic_and_code_interactions_it_is_an_rbm(seed: int) -> None:
     torch.testing.assert_close(cubic_log_weight(weight, x, codes[:, None]), table.T, rtol=0, atol=1e-12)
     weight[0, 1, 1] = 1.0  # an interaction within the code alone is already no RBM
     assert (cubic_log_weight(weight, x, codes[:, None]) - table.T).abs().max() > 0.5
+
+
+# --- case-mrf: the experiment ----------------------------------------------------------------------------------------
+
+
+def test_parts_of_the_gap_of_one_cell(tmp_path) -> None:
+    config = Config(pixels=4, group_1=1, group_2=2, evaluations=200)
+    record = run(config, results=tmp_path)
+    assert run(config, results=tmp_path) == record  # the second one is read
+    vae, rule, x, weights = random_vae(config)
+    assert float(weights.sum()) == pytest.approx(1.0, rel=1e-12)
+    family = [record.metrics[f"family_{name}"] for name in FAMILIES]
+    assert all(large < small for small, large in pairwise(family))
+    best = exact.mean_field(exact.log_joint(vae, x, rule), 3)
+    factorized = VAE(vae.prior, vae.decoder, Conditional(Table(best.eta, x), Bernoulli))
+    assert float(weights @ exact.posterior_kl(factorized, x, rule)) == pytest.approx(family[0], rel=1e-6)
+    for name in FAMILIES:
+        for network in ("affine", "hidden"):
+            assert -1e-7 < record.metrics[f"amortization_{name}_{network}"] < 0.1
+    assert record.metrics["amortization_states_affine"] < 1e-6
+    assert record.metrics["amortization_factorized_affine"] > 1e-5
+
+
+class Table(torch.nn.Module):
+    """The row of each x of a list."""
+
+    def __init__(self, rows: Tensor, x: Tensor) -> None:
+        super().__init__()
+        self.rows, self.x = rows, x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows[(x[:, None] == self.x).all(-1).double().argmax(1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pixels": 11}, r"pixels must be a whole number in \[2, 10\]; got 11"),
+        ({"group_1": 0}, r"group_1 must be a whole number in \[1, 3\]; got 0"),
+        ({"scale": float("nan")}, "scale must be a positive number; got nan"),
+    ],
+)
+def test_bad_configs_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config(**values)
