@@ -68,12 +68,14 @@ PAPER = {
     "log_likelihood_joint": ("log-likelihood then", -3.68),
 }
 stored = records.load(artificial.STEM, encoder="factorized", distance=1.0)
-print(f"{'':22}  paper   oracle   {len(stored)} stored seeds       this run")
 for name, (words, printed) in PAPER.items():
     values = [record.metrics[name] for record in stored]
-    spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.5f}"
     live = network.record.metrics[name]
-    print(f"{words:22}  {printed:.2f}   {oracle.record.metrics[name]:.3f}   {spread}   {live:.2f}")
+    print(words)
+    print(f"  paper            {printed:.2f}")
+    print(f"  oracle           {oracle.record.metrics[name]:.3f}")
+    print(f"  {len(stored)} stored seeds  {statistics.mean(values):.4f} ± {statistics.stdev(values):.5f}")
+    print(f"  this run         {live:.2f}")
     if paper_setting:
         assert abs(live - printed) < 0.01
         assert abs(oracle.record.metrics[name] - printed) < 0.005
@@ -86,9 +88,9 @@ assert network.record.metrics["gap_pretrained"] > oracle.record.metrics["gap_pre
 # over the committed records in `results/sec4_1_artificial`, which have the `full` profile's settings. *this run*: trained
 # here with the parameters above.
 #
-# ## Fig. 2
+# ## The six panels
 
-# %% mystnb={"figure": {"name": "fig-2", "caption": "(a) True posterior of the four codes: their colours, mixed by probability. (b)–(e) Most probable code: (b) true posterior, (c) factorized encoder and (d) posterior of the decoder, both after the joint training of this run, (e) harmonium fitted to the same distribution. Dots: centers of the respective model. (f) All distributions on two bits; grey: the factorized ones, which contain four edges of the tetrahedron and not the two dashed ones."}, "image": {"alt": "Six panels. In the true posterior and its decision map the code 00 is a triangle in the middle that borders 11, 01 and 10. In the maps of the factorized encoder and of the trained decoder, 00 is a wedge that opens to the right between 01 and 10, which no longer touch, and its border with 11 has shrunk or vanished. The harmonium's map has two straight crossing borders. The last panel shows a tetrahedron with a saddle-shaped surface through four of its six edges."}}
+# %% mystnb={"figure": {"name": "fig-2", "caption": "Panel a: true posterior of the four codes, their colours mixed by probability. Panels b to e: most probable code, in b by the true posterior, in c by the factorized encoder and in d by the posterior of the decoder, both after the joint training of this run, in e by the harmonium fitted to the same distribution. Dots: centers of the respective model. Panel f: all distributions on two bits; grey: the factorized ones, which contain four edges of the tetrahedron and not the two dashed ones."}, "image": {"alt": "Six panels. In the true posterior and its decision map the code 00 is a triangle in the middle that borders 11, 01 and 10. In the maps of the factorized encoder and of the trained decoder, 00 is a wedge that opens to the right between 01 and 10, which no longer touch, and its border with 11 has shrunk or vanished. The harmonium's map has two straight crossing borders. The last panel shows a tetrahedron with a saddle-shaped surface through four of its six edges."}}
 axis = torch.linspace(-1, 1, resolution, dtype=torch.float64) * (2.6 + 1.9 * distance)
 plane = torch.cartesian_prod(axis, axis).flip(1)  # rows of the picture by x2
 
@@ -139,7 +141,7 @@ for first, second in (("truth", "encoder"), ("truth", "model"), ("encoder", "mod
 # %% [markdown]
 # These are the oracle's encoder and decoder, so the differences are due to the family, not to a network.
 #
-# ### What (f) says
+# ### What panel f says
 #
 # A factorized $q$ obeys $q_{00}\, q_{11} = q_{01}\, q_{10}$. On the edge between 00 and 11 the right side is zero, so one of
 # the two ends must be too: only the corners are left. The true posterior does not obey the equation, the encoder must:
@@ -155,9 +157,9 @@ def determinant(log_q: torch.Tensor) -> torch.Tensor:
 truth_off = determinant(exact.log_posterior(oracle.truth, x, codes())).abs()
 encoder_off = determinant(network.vae.encoder(x).log_prob(bits[:, None])).abs()
 assert encoder_off.max() < 1e-12
-print(
-    f"largest |q00 q11 − q01 q10|: truth {truth_off.max():.2f}, encoder below 1e-12: {bool(encoder_off.max() < 1e-12)}"
-)
+print("largest |q00 q11 − q01 q10|")
+print(f"  truth    {truth_off.max():.2f}")
+print("  encoder  below 1e-12:", bool(encoder_off.max() < 1e-12))
 
 # %% [markdown]
 # ### The harmonium
@@ -173,8 +175,9 @@ assert abs(harmonium_gap) < 1e-9
 assert harmonium_likelihood <= oracle.record.metrics["negative_entropy"]
 prior = harmonium.as_vae().prior().log_prob(bits).exp()
 print("posterior gap below 1e-9:", abs(harmonium_gap) < 1e-9)
-print(f"log-likelihood {harmonium_likelihood:.3f}; ELBO of the VAE {oracle.record.metrics['elbo_joint']:.3f}")
-print("prior of 00, 01, 10, 11:", " ".join(f"{p:.2f}" for p in prior))
+print(f"log-likelihood   {harmonium_likelihood:.3f}")
+print(f"ELBO of the VAE  {oracle.record.metrics['elbo_joint']:.3f}")
+print("prior of 00, 01, 10, 11:\n ", " ".join(f"{p:.2f}" for p in prior))
 
 # %% [markdown]
 # ## Through both stages
@@ -219,7 +222,8 @@ if paper_setting:
 # Far apart, every posterior is nearly deterministic, and all four corners are factorized. Close together, the posterior
 # hardly depends on $x$, and the uniform distribution is factorized too. In between the family matters. Up to about the
 # layout of {numref}`fig-2` the joint training removes most of the gap, at the price of likelihood; beyond, the decoder
-# stays near the truth and the gap remains.
+# stays near the truth and the gap remains. The networks follow the oracle up to there; beyond, they can end in other optima,
+# better or worse ones.
 
 # %% mystnb={"figure": {"name": "own-gap-distance", "caption": "Posterior gap and lost likelihood against the scale of the centers. Lines: oracle at 24 scales. Open marks: networks. Crosses: networks with the consistent encoder. All from stored records."}, "image": {"alt": "Over the scale of the centers from 0.1 to 3, the gap with the decoder at the truth rises to a peak just below 1 and falls again. The gap after joint training stays lower up to about 1.2 and then joins it. The lost likelihood peaks near 1. The consistent encoder stays at zero."}}
 
@@ -236,8 +240,9 @@ figure = plots_artificial.distances(
     columns(records.load(artificial.STEM, encoder="states", seed=0)),
 )
 plt.show()
-print(f"this run, scale {distance:g}: gap {oracle.record.metrics['gap_pretrained']:.3f} with the decoder at the truth,")
-print(f"{oracle.record.metrics['gap_joint']:.3f} after joint training (oracle)")
+print(f"oracle at scale {distance:g}")
+print(f"  gap, decoder at the truth  {oracle.record.metrics['gap_pretrained']:.3f}")
+print(f"  gap after joint training   {oracle.record.metrics['gap_joint']:.3f}")
 
 # %% [markdown]
 # ## Not the only optimum
@@ -255,5 +260,6 @@ for _ in range(6):
     ends.append(evaluate(fit_centers(start, config.sigma, coarse, eval_every=1000)[0], oracle.rule))
 for elbo in sorted({round(end["elbo"], 3) for end in ends}):
     same = [end for end in ends if round(end["elbo"], 3) == elbo]
-    print(f"{len(same)} of {len(ends)} starts: ELBO {elbo:.3f}, log-likelihood {same[0]['log_likelihood']:.3f}")
+    print(f"{len(same)} of {len(ends)} starts")
+    print(f"  ELBO {elbo:.3f}, log-likelihood {same[0]['log_likelihood']:.3f}")
 assert max(end["log_likelihood"] for end in ends) <= oracle.record.metrics["negative_entropy"]
