@@ -171,7 +171,7 @@ class GapParts:
 
     @property
     def total(self) -> float:
-        """Both parts together: log-likelihood − ELBO."""
+        """Sum of both parts, which is log-likelihood − ELBO."""
         return self.family + self.amortization
 
 
