@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from efvae.estimators import Estimator, Exact, Reparameterized
+from efvae.estimators import ARM, DisARM, Estimator, Exact, Reinforce, Reparameterized
 from efvae.families import Bernoulli, Categorical, ExponentialFamily, Gaussian, GaussianFixedVariance, all_bits
 from tests.cases import Z_MAX
 
@@ -27,19 +27,25 @@ class Setting:
 
 
 ETA_BITS = torch.tensor([[0.4, -1.1], [2.0, 0.3], [-0.6, 0.9]], dtype=torch.float64)
+ETA_STATES = torch.tensor([[0.3, -1.0, 0.8, 0.1]], dtype=torch.float64)
 ETA_GAUSS = Gaussian.from_mean_variance(
     torch.tensor([[0.4, -1.1], [0.2, 0.3]]).double(), torch.tensor([[0.5, 0.2], [1.5, 0.7]]).double()
 ).eta
 
 SETTINGS = {
     "exact-bernoulli": Setting(Exact(), Bernoulli, ETA_BITS, 0),
-    "exact-categorical": Setting(
-        Exact(), lambda eta: Categorical(eta, all_bits(2)), torch.tensor([[0.3, -1.0, 0.8, 0.1]]).double(), 0
-    ),
+    "exact-categorical": Setting(Exact(), lambda eta: Categorical(eta, all_bits(2)), ETA_STATES, 0),
     "exact-gaussian": Setting(Exact(nodes=40), Gaussian, ETA_GAUSS, 0),
     "exact-gaussian-fixed": Setting(Exact(nodes=40), lambda eta: GaussianFixedVariance(eta, 0.6), ETA_BITS, 0),
     "reparameterized-1": Setting(Reparameterized(), Gaussian, ETA_GAUSS, 1),
     "reparameterized-3": Setting(Reparameterized(3), Gaussian, ETA_GAUSS, 3),
+    "reinforce-2": Setting(Reinforce(), Bernoulli, ETA_BITS, 2),
+    "reinforce-5": Setting(Reinforce(5), lambda eta: Categorical(eta, all_bits(2)), ETA_STATES, 5),
+    "reinforce-gaussian": Setting(Reinforce(20), Gaussian, ETA_GAUSS, 20),
+    "arm-1": Setting(ARM(), Bernoulli, ETA_BITS, 2),
+    "arm-3": Setting(ARM(3), Bernoulli, ETA_BITS, 6),
+    "disarm-1": Setting(DisARM(), Bernoulli, ETA_BITS, 2),
+    "disarm-3": Setting(DisARM(3), Bernoulli, ETA_BITS, 6),
     "reparameterized-fixed": Setting(Reparameterized(2), lambda eta: GaussianFixedVariance(eta, 0.6), ETA_BITS, 2),
 }
 each_setting = pytest.mark.parametrize("name", SETTINGS)
@@ -82,6 +88,7 @@ def estimate(setting: Setting, n: int, seed: int) -> tuple[Tensor, Tensor, Tenso
 def test_follows_the_protocol(name: str) -> None:
     setting = SETTINGS[name]
     assert isinstance(setting.estimator, Estimator)
+    assert setting.estimator.unbiased
     value, _, _ = estimate(setting, 2, 0)
     assert value.shape == (2, *setting.eta.shape[:-1])
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_STATES", "ExponentialFamily", "check_state_count"]
+__all__ = ["MAX_STATES", "ExponentialFamily", "check_state_count", "uniform"]
 
 #: Largest support that is enumerated; 2**20 states of a few float64 numbers each still fit a small machine.
 MAX_STATES = 2**20
@@ -145,6 +145,22 @@ class ExponentialFamily(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)})"
+
+
+def uniform(eta: Tensor, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+    """Uniform variables in [0, 1) to draw bits with, shape ``sample + eta.shape``, in single precision at least.
+
+    In bfloat16 they would have 8 bits, and a probability below 1/256 would become 0 or 1/256.
+
+    Args:
+        eta: tensor whose shape and device are taken, and its dtype if that is float32 or wider.
+        sample_shape: shape in front of it.
+        generator: source of randomness; the global one if None.
+    """
+    dtype = torch.promote_types(eta.dtype, torch.float32)
+    # torch.rand draws the same numbers, but does not compile with a generator argument and a shape that varies
+    empty = torch.empty((*sample_shape, *eta.shape), dtype=dtype, device=eta.device)
+    return empty.uniform_(generator=generator)
 
 
 def check_state_count(count: int, what: str) -> None:

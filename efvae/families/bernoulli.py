@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, check_state_count
+from efvae.families.base import ExponentialFamily, check_state_count, uniform
 
 __all__ = ["Bernoulli", "all_bits"]
 
@@ -64,13 +64,8 @@ class Bernoulli(ExponentialFamily):
 
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
-            uniform = torch.rand(
-                (*sample_shape, *self.eta.shape),
-                generator=generator,
-                dtype=self.eta.dtype,
-                device=self.eta.device,
-            )
-            return (uniform < torch.sigmoid(self.eta)).to(self.eta.dtype)
+            u = uniform(self.eta, sample_shape, generator)
+            return (u < torch.sigmoid(self.eta.to(u.dtype))).to(self.eta.dtype)
 
     def support(self) -> Tensor:
         return all_bits(self.eta.shape[-1], self.eta)

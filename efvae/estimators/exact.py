@@ -1,14 +1,11 @@
-"""Estimators of E_q f(z) whose backward pass estimates the gradient.
-
-All follow one protocol, so objectives and tests run through any of them.
-"""
+"""The expectation itself, by enumeration or quadrature."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,33 +14,7 @@ from torch import Tensor
 from efvae.families import ExponentialFamily, Gaussian, GaussianFixedVariance
 from efvae.families.base import check_state_count
 
-__all__ = ["Estimator", "Exact", "Reparameterized"]
-
-
-@runtime_checkable
-class Estimator(Protocol):
-    """What every estimator offers.
-
-    Paper: eq-1a
-    """
-
-    def expectation(
-        self,
-        q: ExponentialFamily,
-        f: Callable[[Tensor], Tensor],
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Estimate of E_q f(z), shape ``batch`` of q.
-
-        Its gradient with respect to q's parameters and to all that f depends on estimates the gradient of the
-        expectation; without bias unless the estimator says otherwise.
-
-        Args:
-            q: distribution of z.
-            f: maps z of shape ``(s, *batch, *event)`` to values of shape ``(s, *batch)``.
-            generator: source of randomness; the global one if None.
-        """
-        ...
+__all__ = ["Exact", "gauss_hermite_nodes"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +34,7 @@ class Exact:
     """
 
     nodes: int = 32
+    unbiased: ClassVar[bool] = True
 
     def expectation(
         self,
@@ -70,7 +42,7 @@ class Exact:
         f: Callable[[Tensor], Tensor],
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """See :meth:`Estimator.expectation`; draws nothing.
+        """See :meth:`Estimator.expectation <efvae.estimators.base.Estimator.expectation>`; draws nothing.
 
         Raises:
             ValueError: q has neither a finite support nor few enough Gaussian coordinates.
@@ -88,38 +60,6 @@ class Exact:
         weight, value = q.log_prob(z).exp(), f(z)
         # A state of probability zero contributes nothing, also where f is −inf there.
         return torch.where(weight > 0, weight * value, 0.0).sum(0)
-
-
-@dataclass(frozen=True)
-class Reparameterized:
-    """Monte Carlo through z = μ + σ ε: unbiased for value and gradient.
-
-    ::
-
-        (1/S) Σ_s f(μ + σ ε_s),   ε_s ~ N(0, I)
-
-    Args:
-        samples: number S of draws for each batch element.
-
-    Paper: eq-1a, sec-4-2
-    """
-
-    samples: int = 1
-
-    def expectation(
-        self,
-        q: ExponentialFamily,
-        f: Callable[[Tensor], Tensor],
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """See :meth:`Estimator.expectation`; draws ``samples`` values for each batch element.
-
-        Raises:
-            ValueError: q is not a Gaussian, so it has no such path.
-        """
-        if not isinstance(q, (Gaussian, GaussianFixedVariance)):
-            raise ValueError(f"Reparameterized needs a Gaussian, {q!r} has no reparameterization: use Exact")
-        return f(q.rsample((self.samples,), generator)).mean(0)
 
 
 def gauss_hermite_nodes(nodes: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
