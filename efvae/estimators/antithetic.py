@@ -109,10 +109,10 @@ class DisARM(AntitheticPairs):
 
         w = E[u − ½ | z, z'] = ½ (z − z') σ(|η|)
 
-    Given the pair, u_i is uniform on (σ(|η_i|), 1) where z_i − z'_i = 1, on the mirrored interval where it is −1, and
-    on an interval around ½ where the two are equal. As the conditional expectation of ARM given (z, z') it has at
-    most ARM's variance, in every coordinate and for every f, from the same evaluations. It is the U2G estimator that
-    Yin, Ho, Yan, Qian & Zhou (2020) found independently.
+    Given the pair, u_i is uniform between 1 and the larger of σ(η_i), σ(−η_i) where z_i − z'_i = 1, on the mirrored
+    interval where it is −1, and on an interval around ½ where the two are equal. As the conditional expectation of ARM
+    given (z, z') it has at most ARM's variance, in every coordinate and for every f, from the same evaluations. It is
+    the U2G estimator that Yin, Ho, Yan, Qian & Zhou (2020) found independently.
 
     Args:
         samples: number S of pairs for each batch element; f is evaluated 2S times.
