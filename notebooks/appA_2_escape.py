@@ -16,7 +16,8 @@ seed: int = 0  # in [0, 2**31): of the initial weights
 import matplotlib.pyplot as plt
 import torch
 
-from efvae import bounds, plots_near_tight
+from efvae import bounds
+from efvae.plots import near_tight as plots
 from efvae.bounds import tabulate
 from efvae.experiments import curve
 
@@ -75,7 +76,7 @@ assert abs(float(bounds.escape_kl(large) / (2 * large * torch.exp(-2 * large))) 
 assert abs(float(bounds.escape_alpha(large) / torch.exp(-4 * large)) - 1) < 1e-6
 
 # %% mystnb={"figure": {"name": "own-fig-escape", "caption": "Example A.1 over β. Left: the gap vanishes, and the floor vanishes faster. Right: the squared log-ratio of encoder and posterior, and the distance to the nearest harmonium, grow without limit; the bound of Theorem 2 grows exponentially."}, "image": {"alt": "Two panels over beta with logarithmic vertical axes. Left: the gap rises to about 0.2 near beta 0.9 and falls exponentially; alpha falls from one quarter twice as fast. Right: two curves growing as beta squared, and a dotted bound growing exponentially above them."}}
-_ = plots_near_tight.escape(torch.linspace(0.02, beta_max, 200))
+_ = plots.escape(torch.linspace(0.02, beta_max, 200))
 plt.show()
 
 # %% [markdown]
@@ -103,7 +104,9 @@ stages = curve.run(config)
 ideal = [curve.ideal_gap(stage.variance, points) for stage in stages]
 print("  σ_d²     ELBO   gap, trained   gap, decoder = curve   bent share   harmonium's error")
 for stage, least in zip(stages, ideal, strict=True):
-    print(f"{stage.variance:6g} {stage.elbo:8.1f} {stage.gap:14.4f} {least:18.4f} {stage.bent:18.2f} {stage.harmonium_error:16.0e}")
+    print(
+        f"{stage.variance:6g} {stage.elbo:8.1f} {stage.gap:14.4f} {least:18.4f} {stage.bent:18.2f} {stage.harmonium_error:16.0e}"
+    )
 
 # %% [markdown]
 # The ELBO rewards the smaller variance, without limit on data that fill a curve only. The gap falls with it, and the share of
@@ -132,7 +135,7 @@ assert sorted(off, reverse=True) == off
 assert off[-1] < 0.01
 
 # %% mystnb={"figure": {"name": "own-fig-curve", "caption": "Left: data and the decoder's mean for the largest and the smallest decoder variance. Right: posterior gap over the decoder's variance, of the trained VAE, of the best Gaussian encoder for the curve itself, and its first order. At small variance the trained one is larger, since its encoder network has to find each mean to within a small part of a falling width."}, "image": {"alt": "Left: points on a sine-shaped curve; the decoder with large variance follows it roughly, the one with small variance exactly. Right: on logarithmic axes, the trained gap falls with the variance; the ideal gap lies below it and approaches a straight line of slope one."}}
-_ = plots_near_tight.curve_stages(
+_ = plots.curve_stages(
     [stage.variance for stage in stages], gaps, ideal, rate, [stage.decoder for stage in stages], curve.curve(points)
 )
 plt.show()

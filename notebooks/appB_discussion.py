@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
-from efvae import exact, plots_encoders
+from efvae import exact
+from efvae.plots import encoders as plots
 from efvae.consistency import PixelPair
 from efvae.encoder_fit import (
     best_free_encoder,
@@ -140,7 +141,7 @@ assert (reverse.diff() > -1e-12).all()
 assert (forward.diff().diff() > -1e-10).all()
 
 # %% mystnb={"figure": {"name": "own-ray-figure", "caption": "Both divergences between an affine encoder and the exact posterior of a consistent model, along a ray of encoders that starts at the posterior ($t = 0$); $t = 1$ is a random encoder. Neither has a second minimum; the reverse one flattens."}, "image": {"alt": "Two curves over the distance from the posterior. The forward divergence is convex and soon leaves the plot; the reverse divergence rises from zero and then levels off."}}
-figure = plots_encoders.along_ray(distances, reverse, forward)
+figure = plots.along_ray(distances, reverse, forward)
 plt.show()
 
 # %% [markdown]
@@ -244,7 +245,7 @@ for k, name in enumerate(names):
     print(f"{name:12}{texts[0]:>24}{texts[1]:>26}{texts[2]:>26}")
 
 # %% mystnb={"figure": {"name": "own-parts-figure", "caption": "The two parts of the gap for growing statistics $\\psi$, at fixed networks, on random decoders with three code bits. Bars: means; dots: the sum for each decoder."}, "image": {"alt": "Stacked bars for four encoder families. Both the family part and, with an affine network, the amortisation part become smaller as statistics are added, and vanish for all states."}}
-figure = plots_encoders.parts_of_gap(names, family, extra)
+figure = plots.parts_of_gap(names, family, extra)
 plt.show()
 
 # %% [markdown]

@@ -20,7 +20,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
-from efvae import exact, objectives, plots
+from efvae import exact, objectives
+from efvae.plots import problem as plots
 from efvae.consistency import PixelPair, family_residual, is_consistent, maximize
 from efvae.estimators import Exact
 from efvae.families import Bernoulli, all_bits

@@ -22,7 +22,8 @@ import torch
 from sklearn import datasets, decomposition
 from torch import nn
 
-from efvae import exact, plots_gaussian
+from efvae import exact
+from efvae.plots import gaussian as plots
 from efvae.consistency import family_residual
 from efvae.estimators import Exact, Reparameterized, gauss_hermite_nodes
 from efvae.families import Gaussian, GaussianFixedVariance
@@ -209,7 +210,7 @@ if defaults:
     assert curve["lost"][-1] + curve["gap"][-1] < 0.01
 
 # %% mystnb={"figure": {"name": "own-linear-vae-training", "caption": "A linear VAE trained with sampled gradients on the synthetic data. Both parts of its error go to zero: the likelihood reaches that of probabilistic PCA, and the ELBO reaches the likelihood."}, "image": {"alt": "Two curves on a logarithmic axis, lost likelihood and posterior gap, fall over the training steps by two to three orders of magnitude."}}
-figure = plots_gaussian.training(curve["step"], curve["lost"], curve["gap"])
+figure = plots.training(curve["step"], curve["lost"], curve["gap"])
 plt.show()
 
 # %% [markdown]
@@ -264,7 +265,7 @@ for name, values in (("angle", angles), ("gap at ML", gap_ml), ("lost likelihood
     print(f"{name:16}" + "".join(f"{float(values[i]):9.3f}" for i in at))
 
 # %% mystnb={"figure": {"name": "own-oblique-figure", "caption": "A linear Gaussian VAE with fixed decoder directions, over the angle between them. Only at a right angle is the posterior diagonal and the ELBO as good as the likelihood. Left of the jump the ELBO optimum gives up one of the two directions: the gap is closed at the price of likelihood. At very small angles one direction is nearly enough, and the price falls again."}, "image": {"alt": "Over the angle from 10 to 90 degrees: gap at maximum likelihood, error at the ELBO optimum and its two parts; all fall to zero at 90 degrees; at about 38 degrees lost likelihood and gap change places."}}
-figure = plots_gaussian.oblique(angles, gap_ml, lost_vae, gap_vae)
+figure = plots.oblique(angles, gap_ml, lost_vae, gap_vae)
 plt.show()
 
 # %% [markdown]
@@ -307,7 +308,7 @@ for name, degree in (("cube, $(z,\\, t z^3)$", 3), ("square, $(z,\\, t(z^2-1))$"
 
 # %% mystnb={"figure": {"name": "own-curved-figure", "caption": "Posterior gap of two curved decoders with the best Gaussian for each observation. The cube leaves the encoder's family at first order, so its gap starts as $t^2$. The square's first-order effect on the posterior is again Gaussian, so its gap starts as $t^4$."}, "image": {"alt": "Log-log plot of posterior gap over the size of the nonlinear term from 0.001 to 0.3: circles for the cube follow a dashed line of slope two at small size, squares for the square one of slope four."}}
 shown = {name: (gap.where(gap > 1e-13, math.nan), leading) for name, (gap, leading) in measured.items()}
-figure = plots_gaussian.curvature(sizes, shown)
+figure = plots.curvature(sizes, shown)
 plt.show()
 
 # %% [markdown]
@@ -360,7 +361,7 @@ generator = torch.Generator().manual_seed(seed)
 cloud_codes = torch.randn(500, 1, generator=generator)
 cloud = powers(cloud_codes, 3) @ b.T + (0.5 * log_noise).exp() * torch.randn(500, 2, generator=generator)
 named = {"maximum likelihood": ml, "ELBO optimum": bound}
-figure = plots_gaussian.curves(cloud, {name: powers(span, 3) @ f.coefficients.T for name, f in named.items()})
+figure = plots.curves(cloud, {name: powers(span, 3) @ f.coefficients.T for name, f in named.items()})
 plt.show()
 
 # %% [markdown]
@@ -401,7 +402,7 @@ with torch.no_grad():
     log_density = tight.log_joint(axis[:, None, None], axis[None, :, None])
     prior = tight_vae.prior().log_prob(axis[:, None]).exp()
     decoder_mean = tight.visible(tight.visible_eta(axis[:, None])).location[:, 0]
-figure = plots_gaussian.joint_with_modes(axis, log_density, decoder_mean, modes, prior)
+figure = plots.joint_with_modes(axis, log_density, decoder_mean, modes, prior)
 plt.show()
 
 # %% [markdown]

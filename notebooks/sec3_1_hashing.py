@@ -21,7 +21,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 
-from efvae import exact, plots_hashing
+from efvae import exact
+from efvae.plots import hashing as plots
 from efvae.consistency import is_consistent, posterior_gap
 from efvae.families import Bernoulli, Multinomial, all_bits
 from efvae.frequencies import frequency_classes, frequency_gap
@@ -147,7 +148,7 @@ counted, blind, total = torch.tensor(curves).T
 assert max(counted[0], blind[0], total[0]) < 1e-11
 assert (blind[1:] > 1e-9).all()
 assert (total >= torch.maximum(blind, counted) - 1e-11).all()
-figure = plots_hashing.what_frequencies_cost(scale, counted, blind, total)
+figure = plots.what_frequencies_cost(scale, counted, blind, total)
 plt.show()
 
 # %% [markdown]
@@ -284,7 +285,7 @@ h = torch.full((len(few),), -math.log(len(few)))
 rbm = Corpus.harmonium(W, a, torch.zeros(m), few, h)
 law = rbm.log_length_code.softmax(0)
 by_code = {"".join(str(int(v)) for v in z): law[:, i] for i, z in enumerate(bits)}
-figure = plots_hashing.lengths_and_gap(few, {"base": h.exp(), **by_code}, gap_at, bound_at)
+figure = plots.lengths_and_gap(few, {"base": h.exp(), **by_code}, gap_at, bound_at)
 plt.show()
 
 # %%
@@ -364,7 +365,7 @@ for name, gap in {**gap_of, "best factorized": family}.items():
     print(f"{name.replace('$', ''):30}{gap.mean():8.2f}")
 
 # %% mystnb={"figure": {"name": "own-confidence", "caption": "Encoders trained for one fixed linear decoder. Top: mean entropy of the code. The true posterior becomes sure of the code as words add up, and so does an encoder of counts. A linear map of frequencies is equally sure at all lengths, up to the variety of the frequencies; a deep one follows only in part. Bottom: their gaps. Those of frequency encoders are smallest at lengths in between."}, "image": {"alt": "Top: entropy of the code against document length on a logarithmic axis; the true posterior and the count encoder fall together from about two nats to zero, the deep frequency encoder falls less, the linear frequency encoder rises. Bottom: gaps on a logarithmic axis; the count encoder stays near the best factorized encoder, the frequency encoders are one to two orders larger and smallest in the middle."}}
-figure = plots_hashing.confidence(grid, true_entropy, entropy, gap_of, family)
+figure = plots.confidence(grid, true_entropy, entropy, gap_of, family)
 plt.show()
 
 # %% [markdown]

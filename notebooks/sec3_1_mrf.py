@@ -19,7 +19,8 @@ from functools import partial
 import matplotlib.pyplot as plt
 import torch
 
-from efvae import exact, plots_encoders, records
+from efvae import exact, records
+from efvae.plots import encoders as plots
 from efvae.consistency import family_residual, is_consistent
 from efvae.experiments.encoder_families import FAMILIES, STEM, Config, run
 from efvae.families import Bernoulli, BipartiteIsing, all_bits
@@ -92,7 +93,7 @@ print("chains mix at moderate couplings:", bool(errors["couplings of size 0.5"][
 print("chains mix between two modes:    ", bool(errors["two modes"][-1] < 1.5 * limit))
 
 # %% mystnb={"figure": {"name": "own-mixing", "caption": "Largest error of the mean of a bit, over 2000 chains of block Gibbs sampling on 26 bits, started from uniform codes. Grey: three standard errors of as many exact draws. With two modes the chains agree with each other and not with the distribution."}, "image": {"alt": "Error against Gibbs sweeps on logarithmic axes. For moderate couplings it falls to the grey noise level within a few sweeps; for the model with two modes it stays far above it."}}
-figure = plots_encoders.mixing(sweeps, errors, limit)
+figure = plots.mixing(sweeps, errors, limit)
 plt.show()
 
 # %% [markdown]
@@ -219,7 +220,7 @@ print(f"seeds where the affine network's amortisation part grows from factorized
 assert all((t[:, 1] < t[:, 0]).all() for t in total)
 
 # %% mystnb={"figure": {"name": "own-mrf-gap", "caption": "What is left of the posterior gap for four nested encoder families on the same random decoders, with the same two kinds of network. Bars: means over seeds; dots: the sum for each seed."}, "image": {"alt": "Stacked bars of family part and amortisation part for factorized, mrf, pairs and states encoders. The family part falls from left to right and vanishes for all states; the amortisation part is visible with the affine network and small with a hidden layer."}}
-figure = plots_encoders.parts_of_gap(FAMILIES, family, extra)
+figure = plots.parts_of_gap(FAMILIES, family, extra)
 plt.show()
 
 # %% [markdown]

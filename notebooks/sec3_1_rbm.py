@@ -21,7 +21,8 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from efvae import exact, plots_rbm, records
+from efvae import exact, records
+from efvae.plots import rbm as plots
 from efvae.consistency import posterior_gap
 from efvae.experiments.rbm import STEM, Config, solve
 from efvae.families import Bernoulli, all_bits
@@ -118,7 +119,7 @@ for scale in scales:
         total += torch.stack([own, left]) / models
     correlation.append(float(total[0]))
     gap.append(float(total[1]))
-figure = plots_rbm.prior_and_gap(scales, correlation, gap)
+figure = plots.prior_and_gap(scales, correlation, gap)
 plt.show()
 
 # %% [markdown]
@@ -172,9 +173,7 @@ strong = random_rbm(2.0)
 log_z = float(strong.log_partition())
 schedule = sorted({2, 5, 10, 30, 100, temperatures})
 runs = [annealed_log_partition(strong, chains, t, generator) for t in schedule]
-figure = plots_rbm.annealing(
-    schedule, [run.log_partition - log_z for run in runs], [run.standard_error for run in runs]
-)
+figure = plots.annealing(schedule, [run.log_partition - log_z for run in runs], [run.standard_error for run in runs])
 plt.show()
 last = runs[-1]
 if last.effective_sample_size > 0.2 * chains:
@@ -230,7 +229,7 @@ order = [
 ordered = sorted(kinds, key=lambda key: (key[0], order.index(key[1])))
 names = [f"{kind}_{part}" for part in ("train", "test") for kind in ("log_likelihood", "elbo")]
 rows = {f"{m} bits: {name}": {n: [r.metrics[n] for r in kinds[m, name]] for n in names} for m, name in ordered}
-figure = plots_rbm.baselines(rows)
+figure = plots.baselines(rows)
 plt.show()
 
 

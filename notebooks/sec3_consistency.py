@@ -21,7 +21,8 @@ from itertools import product
 import matplotlib.pyplot as plt
 import torch
 
-from efvae import exact, log_bilinear, plots_consistency
+from efvae import exact, log_bilinear
+from efvae.plots import consistency as plots
 from efvae.affine_decoder import AffineDecoder, best_bound, harmonium_log_joint, interaction
 from efvae.consistency import maximize, posterior_gap
 from efvae.encoder_gap import code_products, family_gap, train_encoder, with_encoder
@@ -246,7 +247,7 @@ if (seed, seeds, max_depth, width, steps) == (0, 3, 3, 32, 150):
     assert (gaps[kinds[0]][:, 0] > floors[kinds[0]] + 0.05).all()
 
 # %% mystnb={"figure": {"name": "own-depth", "caption": "Posterior gap of trained encoders over their number of hidden layers, one mark for each random decoder, lines through the geometric means. Dotted: least gap of the encoder's family, with a band over the decoders; no network gets below. With the harmonium's prior the least gap is zero: there the affine encoder reaches it to rounding, and what deeper ones leave is unfinished optimisation. Gaps below 1e-10 are drawn at 1e-10."}, "image": {"alt": "Posterior gap on a logarithmic axis over zero to three hidden layers. The marks of the nonlinear decoder and of the affine decoder with uniform prior stay at or above their dotted floors at every depth; those of the affine decoder with its harmonium's prior lie orders of magnitude lower."}}
-figure = plots_consistency.gap_over_depth(gaps, floors)
+figure = plots.gap_over_depth(gaps, floors)
 plt.show()
 
 # %% [markdown]
@@ -288,7 +289,7 @@ for a, lost in zip(angle, loss.tolist(), strict=True):
 
 # %% mystnb={"figure": {"name": "own-angle", "caption": "Top: four equally likely Gaussian centres, affine in the two bits of the code; circles of one noise standard deviation. Bottom: what the best ELBO with an affine decoder and uniform prior lacks to the likelihood of the truth, which is in the class, and the part of it that is posterior gap. Only the rectangle loses nothing."}, "image": {"alt": "Three layouts of four circles: a rectangle and two increasingly oblique parallelograms. Below, the likelihood lost by the best ELBO is zero at ninety degrees and grows as the angle between the columns shrinks."}}
 shown = {f"{a:.0f}°": AffineDecoder.eta(parallelogram(a)) for a in (90.0, 60.0, 30.0)}
-figure = plots_consistency.gap_over_angle(shown, angle, loss, gap)
+figure = plots.gap_over_angle(shown, angle, loss, gap)
 plt.show()
 
 # %% [markdown]
@@ -358,5 +359,5 @@ assert least[:, 2].max() < 1e-9
 print("mean least gap with 3, 6, 7 statistics: " + ", ".join(f"{v:.3f}" for v in least.mean(0).tolist()))
 
 # %% mystnb={"figure": {"name": "own-statistics-figure", "caption": "Least posterior gap over the number of statistics of the encoder: three bits, bits and pairs, all products. Grey-blue: random nonlinear decoders with five pixels and uniform prior; black: their mean."}, "image": {"alt": "Lines fall from three over six to seven statistics, where the gap is zero for every decoder."}}
-figure = plots_consistency.gap_over_statistics((3, 6, 7), least)
+figure = plots.gap_over_statistics((3, 6, 7), least)
 plt.show()

@@ -17,7 +17,8 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from efvae import bounds, plots_near_tight
+from efvae import bounds
+from efvae.plots import near_tight as plots
 from efvae.bounds import FAMILY_PAIRS, random_vae, tabulate
 
 torch.set_default_dtype(torch.float64)
@@ -94,6 +95,7 @@ check([bounds.steps_a1(t) for t in bent], proof_a1)
 # A wrong harmonium is noticed: the same regression without the weights $\pd$, and the right one with its interaction
 # transposed, exceed $\Delta^2$ at some $z$ of some model.
 
+
 # %%
 def error_of(t: bounds.Tables, weight: torch.Tensor) -> torch.Tensor:
     log_joint = t.log_h + t.log_h_latent[:, None] + (t.nu_extended @ weight @ t.psi_extended.T).T
@@ -164,6 +166,7 @@ print(f"with u0 = 5: {(1 + float(value[r >= 25].max())) / 2:.4f} ε/α²")
 # Random search over pairs of distributions with a floor, on two, three and four states, from nearly equal pairs to
 # unrelated ones, tries to beat it. It comes near and does not.
 
+
 # %%
 def search(n_states: int, floor: float) -> float:
     """Largest log²(q/p)/KL over random pairs, relative to 2(1 − α)/α."""
@@ -185,7 +188,7 @@ print("the search reaches up to", f"{float(found.max()):.2f}", "of the sharp con
 assert float(found.max()) <= 1 + 1e-9
 
 # %% mystnb={"figure": {"name": "own-fig-bound-ladder", "caption": "Constants in front of ε, relative to the sharp one, over the floor α. The bound through Pinsker's inequality meets the sharp one at α = 1/2 and grows without limit against it as α falls; 2/α is off by at most a factor of two. Circles, squares and triangles: the largest ratio that a random search found on two, three and four latent states."}, "image": {"alt": "Curves over alpha from 0.005 to 0.5 on logarithmic axes: the sharp bound is the line at one; two over alpha lies at one for small alpha and at two for one half; Pinsker and the paper's route rise like one over alpha towards small alpha. Search points lie just below one."}}
-_ = plots_near_tight.bound_ladder(torch.logspace(math.log10(0.005), math.log10(0.5), 100), found, floors)
+_ = plots.bound_ladder(torch.logspace(math.log10(0.005), math.log10(0.5), 100), found, floors)
 plt.show()
 
 # %% [markdown]
@@ -194,7 +197,7 @@ plt.show()
 # apart as the floor allows.
 
 # %% mystnb={"figure": {"name": "own-fig-worst-case", "caption": "The largest mean squared log-ratio at one z that any VAE with two latent states, posterior gap ε and floor α can have, and its tangent at zero (dotted). A dot marks where the floor allows no more."}, "image": {"alt": "Three curves over epsilon on logarithmic axes, for floors 0.02, 0.1 and 0.3. Each starts along a dotted straight line, bends below it and becomes constant after a dot; smaller floors give higher curves."}}
-_ = plots_near_tight.worst_cases(torch.logspace(-5, 1, 121), [0.02, 0.1, 0.3])
+_ = plots.worst_cases(torch.logspace(-5, 1, 121), [0.02, 0.1, 0.3])
 plt.show()
 
 # %%
@@ -220,7 +223,10 @@ for bend in bends[1:]:
     error = torch.stack([bounds.nearest_harmonium(t).error.amax() for t in group])
     loose = [bound(epsilon, alpha) / error for bound in (sharp, double, pinsker, paper)]
     assert all(bool((values >= 1 - 1e-9).all()) for values in loose)
-    print(f"{bend:8g} {error.median():6.0e} {(error / epsilon).median():7.0f}" + "".join(f"{values.median():13.0e}" for values in loose))
+    print(
+        f"{bend:8g} {error.median():6.0e} {(error / epsilon).median():7.0f}"
+        + "".join(f"{values.median():13.0e}" for values in loose)
+    )
 
 # %% mystnb={"figure": {"name": "own-fig-near-tight", "caption": "Left: true error of the nearest harmonium at its worst z against the sharp bound, one mark for each random VAE; none is above the line. Right: their ratio over the floor α. On the dashed line the error equals ε. Random models lie a factor of about ten above it, whatever their floor: the bound's factor 1/α is paid in full only by models made for it."}, "image": {"alt": "Two panels with logarithmic axes. Left: clouds of five marker types, from near to far from consistency, all below the diagonal. Right: ratio of error to bound over alpha; the clouds fall with alpha, parallel to a dashed line of slope one and above it."}}
 groups = {}
@@ -228,7 +234,7 @@ for bend in bends[1:]:
     epsilon, alpha = (torch.stack([getattr(t, name) for t in at(bend)]) for name in ("epsilon", "alpha"))
     error = torch.stack([bounds.nearest_harmonium(t).error.amax() for t in at(bend)])
     groups[f"distance {bend:g}"] = (alpha, sharp(epsilon, alpha), error)
-_ = plots_near_tight.error_against_bound(groups)
+_ = plots.error_against_bound(groups)
 plt.show()
 
 # %% [markdown]

@@ -23,7 +23,8 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import torch
 
-from efvae import exact, plots_artificial, records
+from efvae import exact, records
+from efvae.plots import artificial as plots
 from efvae.experiments import artificial
 from efvae.experiments.artificial_oracle import fit_centers, fit_harmonium
 from efvae.experiments.artificial_truth import centers_of, codes, evaluate, expectation_rule
@@ -102,7 +103,7 @@ def on_plane(log_probability: torch.Tensor) -> torch.Tensor:
 harmonium, harmonium_likelihood = fit_harmonium(oracle.truth, config.sigma, oracle.rule)
 true_posterior = on_plane(exact.log_posterior(oracle.truth, plane, codes()))
 learned = centers_of(network.vae)
-figure = plots_artificial.fig_2(
+figure = plots.fig_2(
     axis,
     [
         ("true posterior", true_posterior, centers_of(oracle.truth)),
@@ -186,7 +187,7 @@ print("prior of 00, 01, 10, 11:\n ", " ".join(f"{p:.2f}" for p in prior))
 # likelihood pays for it.
 
 # %% mystnb={"figure": {"name": "own-artificial-curves", "caption": "ELBO (solid) and log-likelihood (dashed) through both stages; thin lines are the stored runs. Dotted: the oracle's values. The ELBO rises at the start of the joint training, the likelihood falls."}, "image": {"alt": "Two curves over training. During pre-training the log-likelihood is constant and the ELBO rises to a level below it. During joint training the ELBO rises further and the likelihood falls, so that the distance between them shrinks."}}
-figure = plots_artificial.learning_curves(
+figure = plots.learning_curves(
     [(record.curve, record.config["pretrain_steps"]) for record in stored],
     (network.record.curve, pretrain_steps),
     {
@@ -234,7 +235,7 @@ def columns(rows: list[records.Record]) -> dict[str, list[float]]:
     return {"distance": [row.config["distance"] for row in rows]} | {n: [row.metrics[n] for row in rows] for n in names}
 
 
-figure = plots_artificial.distances(
+figure = plots.distances(
     columns(records.load(artificial.STEM, encoder="oracle")),
     columns(records.load(artificial.STEM, encoder="factorized", seed=0)),
     columns(records.load(artificial.STEM, encoder="states", seed=0)),

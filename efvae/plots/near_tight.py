@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from efvae import bounds
-from efvae.plots import BLACK, BLUE, VERMILION
+from efvae.plots.problem import BLACK, BLUE, VERMILION
 
 __all__ = ["bound_ladder", "curve_stages", "error_against_bound", "escape", "worst_cases"]
 
