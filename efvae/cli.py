@@ -1,4 +1,4 @@
-"""The command ``efvae``: run a notebook with other parameters, compare the records with the paper.
+"""The command ``efvae``: run a notebook with other parameters, fetch data, compare the records with the paper.
 
 Own: own-run
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from efvae.data.cache import DataError
 from efvae.parameters import UsageError
 from efvae.records import RecordError
 
@@ -45,8 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pairs and options.command != "run":
         parser.error("-p belongs to 'efvae run'")
     try:
-        return _scoreboard(options) if options.command == "scoreboard" else _run(options, pairs)
-    except (UsageError, RecordError) as error:
+        if options.command == "scoreboard":
+            return _scoreboard(options)
+        return _data(options) if options.command == "data" else _run(options, pairs)
+    except (UsageError, RecordError, DataError) as error:
         print(f"efvae: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -77,6 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-o", "--output", type=Path, metavar="OUT.ipynb", help="default: a file in _build/runs")
     run.add_argument("--list", action="store_true", help="list the parameters and run nothing")
 
+    data = commands.add_parser("data", help="fetch or verify a data set, in EFVAE_DATA or in the cache")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    fetch = actions.add_parser("fetch", help="download what is missing, check it, install it; print its folder")
+    fetch.add_argument("--from", dest="address", metavar="URL", help="a mirror that holds the same files")
+    verify = actions.add_parser("verify", help="check each file; print its folder")
+    for action in (fetch, verify):
+        action.add_argument("name", metavar="NAME", help="20news")
+
     board = commands.add_parser("scoreboard", help="compare the committed records with the paper's numbers")
     board.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the file is out of date")
     return parser
@@ -98,6 +109,18 @@ def _run(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
     except runner.RunError as error:
         print(f"efvae: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from efvae.data import catalog, download
+
+    data = catalog.named(options.name)
+    if options.action == "verify":
+        folder = download.verify(data)
+    else:
+        folder = download.fetch(data, options.address, lambda line: print(f"efvae: {line}", file=sys.stderr))
+    print(folder)
     return 0
 
 

@@ -1,0 +1,240 @@
+"""Fetch a data set: continued where it broke off, checked before it is installed, installed in one step."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
+
+from efvae.data.cache import DataError, DataSet, Source, cache_root, check_content, data_folder, read
+
+__all__ = ["fetch", "retrieve", "verify"]
+
+CHUNK = 1 << 16
+#: Seconds without a byte after which a transfer counts as broken off.
+PATIENCE = 30.0
+#: A transfer that breaks off is continued at once this often, as long as each attempt brings something.
+ATTEMPTS = 5
+
+
+def verify(data: DataSet) -> Path:
+    """Check every file of a data set where it lies.
+
+    Args:
+        data: which.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        DataError: the first file that is missing, truncated or altered, and how many more are.
+
+    Own: own-data
+    """
+    folder = data_folder(data)
+    wrong = []
+    for file in data.files:
+        try:
+            read(folder, file)
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError(
+            wrong[0] + (f" ({len(wrong) - 1} more of {len(data.files)} files are wrong)" if wrong[1:] else "")
+        )
+    return folder
+
+
+def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None] = lambda line: None) -> Path:
+    """Make a data set available: nothing to do where it is and is right, else downloaded into the cache.
+
+    Args:
+        data: which.
+        address: of a mirror, by default the data set's own.
+        tell: gets a line on each download.
+
+    Returns:
+        Its folder. With ``EFVAE_DATA`` set that is the user's, which is checked and never written to.
+
+    Raises:
+        DataError: no such address, a transfer that breaks off, a wrong file, a folder that cannot be written.
+
+    Own: own-data
+    """
+    if os.environ.get("EFVAE_DATA"):
+        return verify(data)
+    target = cache_root() / data.name
+    if target.is_dir():
+        try:
+            return verify(data)
+        except DataError as error:
+            tell(f"{error}: replacing it")
+    base = (address or data.address).rstrip("/") + "/"
+    try:
+        downloads = cache_root() / "downloads" / data.name
+        downloads.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{data.name}-", dir=cache_root()) as scratch:
+            stage = Path(scratch) / data.name
+            stage.mkdir()
+            for source in data.sources:
+                _obtain(data, source, base, downloads / source.path, stage, tell)
+            if target.exists():
+                target.rename(Path(scratch) / "old")
+            stage.rename(target)
+        shutil.rmtree(downloads, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {error.filename or cache_root()}: {error.strerror or error}; "
+            "free some space or let EFVAE_CACHE name another folder"
+        ) from error
+    return target
+
+
+def _obtain(data: DataSet, source: Source, base: str, path: Path, stage: Path, tell: Callable[[str], None]) -> None:
+    """Download and unpack one source; what is left of an older download may be stale, so that a second try is fresh."""
+    url = urljoin(base, source.path)
+    while True:
+        fresh = retrieve(url, path, tell)
+        try:
+            _unpack(data, source, path, stage, url)
+            return
+        except DataError as error:
+            path.unlink()  # else the next fetch would meet it again
+            if fresh:
+                raise
+            tell(f"{error}: starting over")
+
+
+def retrieve(url: str, path: Path, tell: Callable[[str], None] = lambda line: None) -> bool:
+    """Download a file; a part of it is kept as ``<path>.part`` and continued, by HTTP Range where the server can.
+
+    Args:
+        url: http or https.
+        path: where to; nothing is done if it is there.
+        tell: gets a line on each attempt.
+
+    Returns:
+        Whether all of it was transferred just now; older parts may be of an older version.
+
+    Raises:
+        DataError: the server's answer, or a transfer that breaks off again and again.
+        OSError: the folder cannot be written.
+
+    Own: own-data
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise DataError(f"cannot download {url}: expected an address that begins with http:// or https://")
+    if path.exists():
+        return False
+    part = path.with_name(f"{path.name}.part")
+    fresh = not part.exists()
+    with part.open("ab") as file:
+        _lock(file, part)
+        for attempt in range(ATTEMPTS):
+            before = file.seek(0, os.SEEK_END)
+            tell(f"continuing {url} at byte {before}" if before else f"downloading {url}")
+            total = _transfer(url, file, before)
+            have = file.seek(0, os.SEEK_END)
+            if total is None or have == total:
+                break
+            if attempt == ATTEMPTS - 1 or have <= before:
+                raise DataError(f"{url} broke off at {have} of {total} bytes: fetch again to continue")
+        os.fsync(file.fileno())
+        part.rename(path)
+    return fresh
+
+
+def _lock(file: BinaryIO, part: Path) -> None:
+    """Two processes must not append to one file."""
+    try:
+        import fcntl
+    except ImportError:
+        return  # not a Unix: the checksums still guard the result
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise DataError(f"another process is downloading {part}: wait for it") from error
+
+
+def _transfer(url: str, file: BinaryIO, have: int) -> int | None:
+    """Append what the server sends; return the size of the whole, or None if the server says that it is here."""
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - retrieve has looked at the scheme
+    try:
+        answer = urllib.request.urlopen(request, timeout=PATIENCE)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+                if error.headers.get("Content-Range") == f"bytes */{have}":
+                    return have
+                file.truncate(0)  # longer than the whole: not a part of it
+                return _transfer(url, file, 0)
+            raise DataError(f"{url}: the server answers {error.code} {error.reason}; is the address right?") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(f"cannot reach {url}: {reason}") from error
+    with answer:
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range") or "")
+        if answer.status == http.client.PARTIAL_CONTENT and span and int(span[1]) == have:
+            total: int | None = int(span[2])
+        elif answer.status == http.client.OK:
+            file.truncate(0)  # all of it, from the beginning
+            length = answer.headers.get("Content-Length")
+            total = int(length) if length else None
+        else:
+            raise DataError(f"{url}: the server answers {answer.status} where 200 or a range from {have} was expected")
+        _copy(answer, file)
+    return total
+
+
+def _copy(answer: http.client.HTTPResponse, file: BinaryIO) -> None:
+    while True:
+        try:
+            chunk = answer.read(CHUNK)
+        except (OSError, http.client.HTTPException):
+            return  # broken off: the caller compares sizes
+        if not chunk:
+            return
+        file.write(chunk)
+
+
+def _unpack(data: DataSet, source: Source, path: Path, stage: Path, url: str) -> None:
+    """Put the files of a download into the stage, each of them checked."""
+    if source.files == (path.name,):
+        shutil.copyfile(path, stage / path.name)
+    else:
+        _extract(data, source, path, stage, url)
+    for name in source.files:
+        if not (stage / name).is_file():
+            raise DataError(f"{url} holds no {name}: nothing was installed")
+        check_content((stage / name).read_bytes(), data.file(name), f"{name} from {url}")
+
+
+def _extract(data: DataSet, source: Source, path: Path, stage: Path, url: str) -> None:
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name).name
+                if name not in source.files or not member.isfile():
+                    continue
+                if member.size > data.file(name).size:  # do not fill a disk with it
+                    raise DataError(
+                        f"{name} from {url} is altered: {member.size} bytes, expected {data.file(name).size}"
+                    )
+                archive.extract(member.replace(name=name), stage, filter="data")
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataError(f"{url} is not a sound archive ({error}): nothing was installed") from error
+    except OSError as error:
+        if error.errno is None:  # BadGzipFile, LZMAError: of the content, not of the disk
+            raise DataError(f"{url} is not a sound archive ({error}): nothing was installed") from error
+        raise
