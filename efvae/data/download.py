@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
-from urllib.parse import urljoin, urlsplit
 
 from efvae.data.cache import DataError, DataSet, Source, cache_root, check_content, data_folder, read
 
@@ -49,9 +48,8 @@ def verify(data: DataSet) -> Path:
         except DataError as error:
             wrong.append(str(error))
     if wrong:
-        raise DataError(
-            wrong[0] + (f" ({len(wrong) - 1} more of {len(data.files)} files are wrong)" if wrong[1:] else "")
-        )
+        more = f" (and {len(wrong) - 1} more of {len(data.files)} files are missing or wrong)" if wrong[1:] else ""
+        raise DataError(wrong[0] + more)
     return folder
 
 
@@ -102,7 +100,7 @@ def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None]
 
 def _obtain(data: DataSet, source: Source, base: str, path: Path, stage: Path, tell: Callable[[str], None]) -> None:
     """Download and unpack one source; what is left of an older download may be stale, so that a second try is fresh."""
-    url = urljoin(base, source.path)
+    url = base + source.path
     while True:
         fresh = retrieve(url, path, tell)
         try:
@@ -132,7 +130,7 @@ def retrieve(url: str, path: Path, tell: Callable[[str], None] = lambda line: No
 
     Own: own-data
     """
-    if urlsplit(url).scheme not in ("http", "https"):
+    if not url.startswith(("http://", "https://")):
         raise DataError(f"cannot download {url}: expected an address that begins with http:// or https://")
     if path.exists():
         return False
@@ -169,8 +167,8 @@ def _lock(file: BinaryIO, part: Path) -> None:
 def _transfer(url: str, file: BinaryIO, have: int) -> int | None:
     """Append what the server sends; return the size of the whole, or None if the server says that it is here."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - retrieve has looked at the scheme
     try:
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - retrieve has looked at the scheme
         answer = urllib.request.urlopen(request, timeout=PATIENCE)  # noqa: S310
     except urllib.error.HTTPError as error:
         with error:
@@ -233,8 +231,8 @@ def _extract(data: DataSet, source: Source, path: Path, stage: Path, url: str) -
                     )
                 archive.extract(member.replace(name=name), stage, filter="data")
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise DataError(f"{url} is not a sound archive ({error}): nothing was installed") from error
+        raise DataError(f"{url} is not a sound archive: nothing was installed") from error
     except OSError as error:
         if error.errno is None:  # BadGzipFile, LZMAError: of the content, not of the disk
-            raise DataError(f"{url} is not a sound archive ({error}): nothing was installed") from error
+            raise DataError(f"{url} is not a sound archive: nothing was installed") from error
         raise

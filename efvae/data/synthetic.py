@@ -94,7 +94,7 @@ def harmonium_law(
 
 
 def curved_law(
-    n_words: int = 200, bits: int = 6, shortest: int = 20, longest: int = 100, scale: float = 1.0, seed: int = 0
+    n_words: int = 200, bits: int = 6, shortest: int = 20, longest: int = 100, scale: float = 2.0, seed: int = 0
 ) -> Corpus:
     """No harmonium: logits through a hidden layer, a uniform prior, length independent of the code.
 
