@@ -47,13 +47,13 @@ GOOD = {
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a dictionary; ``cut``: bytes after which it hangs up; ``ranges``: whether it knows them."""
+    """Serves a dictionary; hangs up after ``cut`` bytes; knows ``ranges`` or not, or sends them off by ``shift``."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.pages, self.cut, self.ranges, self.asked = dict(GOOD), 10**9, True, []
+        self.pages, self.cut, self.ranges, self.shift, self.asked = dict(GOOD), 10**9, True, 0, []
 
     @property
     def url(self) -> str:
@@ -77,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header("Content-Range", f"bytes */{whole}")
                 self.send_header("Content-Length", "0")
                 return self.end_headers()
+            start += self.server.shift
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         else:
@@ -175,6 +176,16 @@ def test_a_server_without_ranges_starts_over(data, server, capsys):
     server.cut = 10**9
     download.fetch(data)
     assert server.asked[-2:] == [("/set.tgz", "bytes=1000-"), ("/c.txt", None)]
+    assert everything() == INSTALLED
+
+
+def test_a_server_that_sends_another_part_than_was_asked_for(data, server):
+    server.shift, server.cut = 7, 3000
+    with pytest.raises(cache.DataError, match="broke off at 3000"):
+        download.fetch(data)
+    server.cut = 10**9
+    download.fetch(data)
+    assert [span for path, span in server.asked if path == "/set.tgz"][-2:] == ["bytes=3000-", None]
     assert everything() == INSTALLED
 
 

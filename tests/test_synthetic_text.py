@@ -50,6 +50,9 @@ def test_one_is_a_harmonium_at_each_length_and_the_other_is_not():
         tight, curved = synthetic.harmonium_law(**SMALL, seed=seed), synthetic.curved_law(**SMALL, seed=seed)
         assert not_affine(tight.log_joint()).abs().max() < 1e-11
         assert not_affine(curved.log_joint()).abs().max() > 0.05
+        # the decoder itself: affine logits, up to a constant for each code, or curved ones
+        assert not_affine(tight.log_words - tight.log_words[:, :1]).abs().max() < 1e-11
+        assert not_affine(curved.log_words - curved.log_words[:, :1]).abs().max() > 0.05
         assert tight.length_information() > 1e-6  # what no prior of the code alone can be
         assert curved.length_information().abs() < 1e-12
 

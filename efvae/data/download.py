@@ -189,8 +189,11 @@ def _transfer(url: str, file: BinaryIO, have: int) -> int | None:
             file.truncate(0)  # all of it, from the beginning
             length = answer.headers.get("Content-Length")
             total = int(length) if length else None
+        elif have:  # another part than was asked for
+            file.truncate(0)
+            return _transfer(url, file, 0)
         else:
-            raise DataError(f"{url}: the server answers {answer.status} where 200 or a range from {have} was expected")
+            raise DataError(f"{url}: the server answers {answer.status} where the whole file was asked for")
         _copy(answer, file)
     return total
 
