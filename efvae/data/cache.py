@@ -75,7 +75,7 @@ class DataSet:
 
     @property
     def sha256(self) -> str:
-        """One checksum of all files: of the lines ``sha256  name``, as the program sha256sum prints them."""
+        """One checksum for all files, that of the lines ``sha256  name`` as the program sha256sum prints them."""
         lines = "".join(f"{file.sha256}  {file.name}\n" for file in self.files)
         return hashlib.sha256(lines.encode()).hexdigest()
 
