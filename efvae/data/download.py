@@ -70,6 +70,7 @@ def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None]
     Own: own-data
     """
     if os.environ.get("EFVAE_DATA"):
+        tell("EFVAE_DATA is set: its files are checked, nothing is downloaded")
         return verify(data)
     target = cache_root() / data.name
     if target.is_dir():

@@ -153,15 +153,15 @@ def preprocess(
 
     ::
 
-        kept: the `size` words that occur in most training documents, ties by lowest word number, columns in word order
+        kept: the K words that occur in most training documents, columns in word order
         x = counts of the kept words + f,    f = smoothing_vector(training totals)
 
-    The paper prints neither the tie rule nor the smoothing. A document that loses all its words is then f, of length 1.
+    Of words that occur in equally many documents the lower number is kept. The paper prints neither the tie rule nor the smoothing. A document that loses all its words is then f, of length 1.
 
     Args:
         train, test: the splits.
         n_words: size of the full vocabulary.
-        size: K.
+        size: number K of words to keep.
         smooth: whether to add f.
 
     Returns:
