@@ -156,7 +156,8 @@ def preprocess(
         kept: the K words that occur in most training documents, columns in word order
         x = counts of the kept words + f,    f = smoothing_vector(training totals)
 
-    Of words that occur in equally many documents the lower number is kept. The paper prints neither the tie rule nor the smoothing. A document that loses all its words is then f, of length 1.
+    Of words that occur in equally many documents the lower number is kept. The paper prints neither that rule nor the
+    smoothing. A document that loses all its words is then f, of length 1.
 
     Args:
         train, test: the splits.
