@@ -94,7 +94,7 @@ def test_paper_numbers_are_the_labels_numbers(book: Path) -> None:
     for page in sorted(book.glob("book/*.html")) + sorted(book.glob("notebooks/*.html")):
         for tag in parse(page).find_all("div", id=re.compile(r"^(equation-eq|thm|cor|def|asm)-\d+[a-c]?$")):
             number = tag["id"].rsplit("-", 1)[1]
-            title = tag.find(class_="eqno") or tag.find(class_="caption-number")
+            title = tag.find(class_="caption-number") or tag.find(class_="eqno")  # a statement may hold equations
             assert title is not None, tag["id"]
             assert re.search(rf"\b{number}\b", title.get_text()), (
                 f"{page.name}: {tag['id']} is called {title.get_text()}"
