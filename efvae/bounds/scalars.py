@@ -55,7 +55,7 @@ def bound_paper(epsilon: Tensor, alpha: Tensor) -> Tensor:
         epsilon: ε ≥ 0 in nats.
         alpha: α in (0, 1/2], broadcastable.
 
-    Paper: eq-9, eq-42, eq-52d, eq-57b
+    Paper: eq-52d, eq-57b, own-paper-total
     """
     half = epsilon / (2 * alpha.square())
     return torch.log1p(half) + PAPER_CONSTANT * half
@@ -80,7 +80,7 @@ def bound_two_over_alpha(epsilon: Tensor, alpha: Tensor) -> Tensor:
 def bound_sharp(epsilon: Tensor, alpha: Tensor) -> Tensor:
     """2(1 − α)ε/α, the best bound that is linear in ε; at most the minimum of the other two.
 
-    Own: own-bound-sharp
+    Paper: eq-9, eq-42, own-bound-sharp
     """
     return 2 * (1 - alpha) * epsilon / alpha
 

@@ -59,6 +59,8 @@ def _project(tables: Tables, table: Tensor) -> Tensor:
 def steps_a1(tables: Tables) -> list[Step]:
     """Every numbered step from the expansion of the two conditionals to the bound for the joint law, for all z.
 
+    (25) only names the second part of (24) and is no step of its own; it is inserted into ``eq-24``.
+
     Paper: prop-a1, eq-31, eq-33a, eq-33b, eq-34, eq-35, eq-36, eq-37, eq-38a, eq-38b, eq-38c
     """
     t = tables
@@ -74,9 +76,8 @@ def steps_a1(tables: Tables) -> list[Step]:
     return [
         Step("eq-23a", t.log_q, from_encoder - t.B + log_h_latent, equal=True),
         Step("eq-23b", t.log_p, from_decoder - A + log_h + p_z - p_x, equal=True),
-        # The paper splits one formula over (24) and (25); the minus sign belongs to all of the second part.
-        Step("eq-24", difference + decoder_part, encoder_part, equal=True),
-        Step("eq-25", encoder_part - difference, decoder_part, equal=True),
+        # One equation under two numbers: (25) is its second part, and the minus sign belongs to all of it.
+        Step("eq-24", difference, encoder_part - decoder_part, equal=True),
         Step("eq-26", difference, extended, equal=True),
         Step("eq-31", extended.square() @ t.data, difference.square() @ t.data, equal=True),
         *_projection_steps(t),

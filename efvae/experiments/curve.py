@@ -61,6 +61,7 @@ class Stage:
     Args:
         variance: σ_d².
         gap: E KL(q ‖ p(z | x)) in nats.
+        least_gap: the same for the best Gaussian q of each x, with this decoder: what no encoder network could close.
         elbo: mean ELBO in nats.
         bent: share of the decoder's variance under the prior that no affine map explains.
         harmonium_error: E_q log²(p/p^) in nats² for the harmonium of Proposition A.1.
@@ -70,6 +71,7 @@ class Stage:
 
     variance: float
     gap: float
+    least_gap: float
     elbo: float
     bent: float
     harmonium_error: float
@@ -124,25 +126,31 @@ def ideal_gap(variance: float, points: int) -> float:
     Own: own-curve-rate
     """
     t = _quantiles(points)
-    x, noise_scale = _on_curve(t), variance**0.5
     speed = (1.44 + 4 * torch.cos(2 * t).square()).sqrt()
+    return _least_gap(_on_curve, _on_curve(t), variance, t, -speed.log())
+
+
+def _least_gap(mean: Callable[[Tensor], Tensor], x: Tensor, variance: float, location: Tensor, scale: Tensor) -> float:
+    """The least E KL(q ‖ p(z | x)) over a Gaussian q for each x, searched from N(location, σ_d² exp(2 scale)) on."""
+    noise_scale = variance**0.5
     nodes, log_weights = gauss_hermite_nodes(40, 1, like=x)
-    # q = N(t + σ_d (a + e^b ε)): in these units its optimum stays put as σ_d falls.
-    free = torch.stack([torch.zeros_like(t), -speed.log()]).requires_grad_()
+    # q = N(location + σ_d (a + e^b ε)): in these units its optimum stays put as σ_d falls.
+    free = torch.stack([torch.zeros_like(location), scale]).requires_grad_()
 
     def log_joint(z: Tensor) -> Tensor:
-        square = (_on_curve(z) - x).square().sum(-1)
+        square = (mean(z) - x).square().sum(-1)
         return -0.5 * square / variance - math.log(2 * math.pi * variance) - 0.5 * (z * z + math.log(2 * math.pi))
 
     def negative_elbo() -> Tensor:
-        z = t + noise_scale * (free[0] + free[1].exp() * nodes)
+        z = location + noise_scale * (free[0] + free[1].exp() * nodes)
         entropy = free[1] + math.log(noise_scale) + 0.5 * math.log(2 * math.pi * math.e)
         return -(log_weights.exp() @ log_joint(z) + entropy).mean()
 
     _descend([free], negative_elbo, 100)
     rule = grid([-7.0], [7.0], 8001)
-    log_marginal = torch.logsumexp(log_joint(rule.points) + rule.log_weights[:, None], 0).mean()
-    return float(log_marginal + negative_elbo().detach())
+    with torch.no_grad():
+        log_marginal = torch.logsumexp(log_joint(rule.points) + rule.log_weights[:, None], 0).mean()
+        return float(log_marginal + negative_elbo())
 
 
 def bent_share(vae: VAE) -> float:
@@ -210,4 +218,10 @@ def _measure(vae: VAE, x: Tensor, variance: float) -> Stage:
     with torch.no_grad():
         mean = vae.decoder.network(z[:, None])
         gap, bound = posterior_kl(vae, x, rule).mean(), elbo(vae, x, rule).mean()
-    return Stage(variance, float(gap), float(bound), bent_share(vae), float((weight * off).sum(0).mean()), mean, z)
+        location, log_variance = vae.encoder.network(x).T
+    decoder = vae.decoder.network.requires_grad_(requires_grad=False)
+    scale = 0.5 * (log_variance - math.log(variance))
+    least = _least_gap(lambda t: decoder(t[..., None]), x, variance, location, scale)
+    decoder.requires_grad_(requires_grad=True)
+    error = float((weight * off).sum(0).mean())
+    return Stage(variance, float(gap), least, float(bound), bent_share(vae), error, mean, z)

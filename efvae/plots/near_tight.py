@@ -121,6 +121,7 @@ def escape(beta: Tensor) -> Figure:
 def curve_stages(
     variance: Sequence[float],
     gap: Sequence[float],
+    least: Sequence[float],
     ideal: Sequence[float],
     rate: float,
     decoders: Sequence[Tensor],
@@ -131,6 +132,7 @@ def curve_stages(
     Args:
         variance: σ_d² of each stage.
         gap: posterior gap of the trained VAE in nats, one for each stage.
+        least: least gap with the trained decoder and the best Gaussian for each x, one for each stage.
         ideal: least gap with the curve itself as decoder, in nats, one for each stage.
         rate: slope of the least gap at variance zero.
         decoders: μ(z) along z, shape ``(k, 2)``, one for each stage; the first and the last are drawn.
@@ -146,6 +148,7 @@ def curve_stages(
     left.set(xlabel=r"$x_1$", ylabel=r"$x_2$", ylim=(-1.2, 2.0))  # room for the legend
     left.legend(fontsize=8.5, frameon=False, loc="upper left")
     right.plot(variance, gap, "o-", color=BLACK, label="trained VAE")
+    right.plot(variance, least, "^-", color="0.45", markerfacecolor="none", label="trained decoder, best Gaussian")
     right.plot(variance, ideal, "s--", color=BLUE, markerfacecolor="none", label="decoder = curve, best Gaussian")
     first_order = rate * np.asarray(variance)
     right.plot(variance, first_order, color=VERMILION, linestyle="dotted", label="first order, its slope at zero")
