@@ -113,7 +113,7 @@ for stage, least in zip(stages, ideal, strict=True):
 # The ELBO rewards the smaller variance, without limit on data that fill a curve only. The gap falls with it, and the share of
 # the decoder's variance that no affine map explains does not. Along the way the harmonium of {prf:ref}`prop-a1`, computed at the
 # same observations, gets further and further away. Most of that is the scale of log-densities, $\sigma_d^{-4}$ in a square: times
-# $\sigma_d^4$ the error hardly changes. It does not fall.
+# $\sigma_d^4$ the error changes by a factor of a few only, while the error itself grows ten-thousandfold. It does not fall.
 #
 # The column "best Gaussian" has the least gap with the *trained* decoder: a free mean and variance for each $x$ in place of the
 # encoder's network. What lies between it and the trained gap is the network's part, most of the gap at the smallest variance.
@@ -129,7 +129,7 @@ if (points, hidden, iterations, seed) == (48, 12, 120, 0):
     assert abs(stages[-1].bent - 0.22) < 0.03
     assert stages[-1].harmonium_error > 100 * stages[0].harmonium_error
     assert 0.7 * scaled[0] < min(scaled)
-    assert max(scaled) < 4 * scaled[0]
+    assert max(scaled) < 8 * scaled[0]
     assert stages[-1].least_gap < 0.6 * gaps[-1]
 
 # %% [markdown]

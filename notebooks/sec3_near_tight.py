@@ -308,7 +308,7 @@ assert max(share_of_bound) <= 1 + 1e-9
 certain = coin(0.05, 1e-130, 0.3)
 given, changed = (bounds.nearest_harmonium(t).error.amax() for t in (certain, bounds.guarded(certain)))
 print(
-    f"the certain bit: bound {posterior_bound(certain):.0f}, harmonium of the given encoder {given:.0f}, of the changed {changed:.3f}"
+    f"the certain bit: bound {posterior_bound(certain):.2f}, harmonium of the given encoder {given:.0f}, of the changed {changed:.3f}"
 )
 assert changed <= posterior_bound(certain) < given
 
