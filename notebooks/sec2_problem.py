@@ -36,7 +36,7 @@ codes = exact.enumerate_states(Bernoulli(torch.zeros(2)))
 # %% [markdown]
 # ## Two forms of one bound
 #
-# {eq}`eq-1a` and {eq}`eq-1b` are computed by functions that share no code:
+# {eq}`eq-1a` and {eq}`eq-1b` are computed by functions that share no code above the families' log-probabilities:
 # {py:func}`efvae.objectives.elbo` never sees the posterior, {py:func}`efvae.exact.elbo` is made of it. Fifty random
 # networks, all 32 images each:
 
@@ -204,8 +204,11 @@ assert (grid_gap[grid_interaction.abs() > 1e-2] > 1e-12).all()  # off the consis
 # ## In between, as a curve
 #
 # Fig. 1 of the paper says that the ELBO optimum is "in between". One way to give that a meaning: let a weight $\beta$ grow from 0 in
-# $\mathcal{L} - \beta F$ and follow its maximiser. It starts at $\theta_{\mathrm{ML}}$, passes the ELBO optimum of its basin at
-# $\beta = 1$, and ends on the consistent set.
+# $\mathcal{L} - \beta F$ and follow its maximiser, each search starting where the last one ended. It starts at
+# $\theta_{\mathrm{ML}}$. At $\beta = 1$ it must be a peak of $\mathcal{L} - F$; with the default values it is $\theta_{\mathrm{VAE}}$.
+# By {prf:ref}`own-in-between` the global maximisers approach the best consistent value $\theta_c$ if no $\theta$ far away has $\mathcal{L} - \beta_0 F \ge
+# \mathcal{L}(\theta_c)$, for some $\beta_0$. With the default values and $\beta_0 = 2$ none has on the borders of two large squares, and the path, a local
+# search, comes near $\theta_c$. A small gap alone would not say so: far out there are $\theta$ with almost none and a large interaction.
 
 # %%
 beta = torch.logspace(-2, 2, 81)
@@ -214,6 +217,22 @@ for b in beta:
     theta = maximize(lambda t, b=b: log_likelihood(t) - b * gap(t), theta)
     path.append(theta)
 path = torch.stack(path)
+lost, slack = best_likelihood - log_likelihood(path), gap(path)
+side = torch.linspace(-1, 1, 161)
+square = torch.cat([torch.stack(pair, 1) for one in (-(side**0), side**0) for pair in ((side, one), (one, side))])
+far = [log_likelihood(r * square) - 2 * gap(r * square) for r in (8, 60)]
+if (truth_1, truth_2, copies) == (2.0, 1.5, 3):
+    assert (path[0] - theta_ml).norm() < 0.05
+    assert (path[40] - theta_vae).norm() < 1e-5  # β = 1
+    assert int((lost + slack).argmin()) == 40  # nowhere else on the path is the ELBO as large
+    assert (path[-1] - theta_consistent).norm() < 0.02
+    assert (lost.diff() > 0).all()
+    assert (slack.diff() < 0).all()
+    assert max(value.max() for value in far) < log_likelihood(theta_consistent) - 0.01
+    outside = torch.tensor([30.0, 9.0])
+    assert gap(outside) < 1e-9
+    assert abs(family.interaction(outside)) > 14
+print(f"distance of the last θ to the best consistent one: {(path[-1] - theta_consistent).norm():.3f}")
 
 # %% mystnb={"figure": {"name": "fig-1", "caption": "The trade-off of a VAE, computed (in the paper a sketch). Lines: likelihood lost against $\\theta_{\\mathrm{ML}}$. Shading: posterior gap of the best factorized encoder. The ELBO optimum $\\theta_{\\mathrm{VAE}}$ lies where the gradient of $\\mathcal{L}$ and that of $-F$ balance (arrows, directions only). Dots: maximisers of $\\mathcal{L} - \\beta F$ for growing $\\beta$, from $\\theta_{\\mathrm{ML}}$ to the consistent set."}, "image": {"alt": "Map over the decoder weights theta 1 and theta 2. The maximum-likelihood point lies in a shaded region of large posterior gap, the best consistent point on a dashed curve of zero gap; the ELBO optimum lies between them, with two opposite arrows for the gradient of the likelihood and of minus the gap."}}
 figure = plots.trade_off(
@@ -235,9 +254,8 @@ plt.show()
 # ({prf:ref}`own-spin-curve`). The decoder could represent the truth exactly, the data are unlimited, and the encoder is the
 # best possible for each image; the loss is due to the encoder's family, under the prior that was fixed.
 
-# %% mystnb={"figure": {"name": "own-beta-path", "caption": "The two parts of the error {eq}`eq-2` along the dots of {numref}`fig-1`. The ELBO minimises their sum: at $\\beta = 1$ the dotted line is lowest. With the default values the maximiser jumps below $\\beta = 1$, where the peak it follows ends."}, "image": {"alt": "Lost likelihood grows and posterior gap falls with the weight beta; their sum is lowest at beta equal to one."}}
-lost = best_likelihood - log_likelihood(path)
-figure = plots.likelihood_and_gap_along(beta, lost, gap(path))
+# %% mystnb={"figure": {"name": "own-beta-path", "caption": "The two parts of the error {eq}`eq-2` along the dots of {numref}`fig-1`. The ELBO minimises their sum. With the default values the dotted line is lowest at $\\beta = 1$, and the maximiser jumps below $\\beta = 1$, where the peak it follows ends."}, "image": {"alt": "Lost likelihood grows and posterior gap falls with the weight beta; their sum is lowest at beta equal to one."}}
+figure = plots.likelihood_and_gap_along(beta, lost, slack)
 plt.show()
 
 # %% [markdown]
@@ -267,17 +285,32 @@ print(f"error (2) of the ELBO-optimal, tight decoder: {likelihoods[0] - likeliho
 # ## What the fixed prior does
 #
 # Every decoder here is affine in the bits. The interaction in the posterior comes from the log-partition of the pixels, and a
-# prior proportional to $\exp(-J s_1 s_2)$, with $J$ the interaction, would cancel it. The consistent set is a curve and not
-# the whole plane because the prior was fixed as uniform.
+# prior proportional to $\exp(-J(\theta) s_1 s_2)$, with $J$ the interaction, would cancel it: for each $\theta$ its own prior. The consistent set is a
+# curve and not the whole plane because the prior was fixed as uniform.
 
 # %%
-uniform = family.vae(theta_ml, free_encoder)
 spins = 2 * codes.points - 1
-cancelling = Prior(-family.interaction(theta_ml) * spins.prod(1), CategoricalOver(codes.points))
-freed = VAE(cancelling, uniform.decoder, uniform.encoder)
-assert is_consistent(freed, x, codes)
-print("with the uniform prior, residual:   ", f"{family_residual(uniform, x, codes).max():.4f}")
-print("with the cancelling prior, consistent:", is_consistent(freed, x, codes))
+
+
+def with_prior_for(theta: torch.Tensor, other: torch.Tensor) -> VAE:  # decoder at θ, prior that cancels J(other)
+    vae = family.vae(theta, free_encoder)
+    return VAE(
+        Prior(-family.interaction(other) * spins.prod(1), CategoricalOver(codes.points)), vae.decoder, vae.encoder
+    )
+
+
+several = torch.cat([theta_ml[None], 6 * torch.rand(20, 2) - 3])
+for theta, other in zip(several, several.roll(1, 0), strict=True):
+    assert is_consistent(with_prior_for(theta, theta), x, codes)
+    off = (family.interaction(theta) - family.interaction(other)).abs()
+    assert (family_residual(with_prior_for(theta, other), x, codes) - off).abs().max() < 1e-9
+print(
+    "θ_ML with the uniform prior, residual:",
+    f"{family_residual(family.vae(theta_ml, free_encoder), x, codes).max():.4f}",
+)
+print(
+    f"consistent, each with its own cancelling prior: θ_ML and {len(several) - 1} random θ; with each other's they are not"
+)
 
 # %% [markdown]
 # ## With an encoder network
@@ -317,6 +350,9 @@ print(f"{'learned':10}{'16 hidden units':26}{joint:9.3f}{best_likelihood - joint
 print(
     f"{'θ_VAE':10}{'free for each image':26}{l_vae(theta_vae):9.3f}{best_likelihood - l_vae(theta_vae):11.3f}{0:18.3f}"
 )
+if (truth_1, truth_2, copies, steps, seed) == (2.0, 1.5, 3, 1500, 0):
+    assert (learned - theta_vae).norm() < 0.01
+    assert at_learned - joint < 1e-4
 print(f"learned θ = ({learned[0]:.2f}, {learned[1]:.2f})")
 
 # %% [markdown]

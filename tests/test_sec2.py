@@ -1,7 +1,7 @@
 """Section 2: the two forms of the ELBO, the approximation error, the consistent set, the computed Fig. 1.
 
 Labels: sec-2, eq-1a, eq-1b, eq-2, eq-3, fig-1, own-two-forms, own-zero-error, own-spin-curve, own-envelope,
-own-balance.
+own-balance, own-fixed-prior, own-in-between.
 """
 
 from __future__ import annotations
@@ -143,6 +143,19 @@ def test_table_and_interaction_are_those_of_the_vae(copies: int) -> None:
         torch.testing.assert_close(residual, pair.interaction(theta).abs().expand_as(residual), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_each_theta_is_consistent_under_its_own_prior_only(seed: int) -> None:
+    """own-fixed-prior: the prior exp(−J(θ) s1 s2) cancels the interaction of θ, not that of another θ."""
+    theta, other = 3 * normal(2, 2, seed=seed)
+    rule = exact.enumerate_states(Bernoulli(torch.zeros(2, dtype=torch.float64)))
+    product = (2 * rule.points - 1).prod(1)
+    with torch.no_grad():
+        fixed = PAIR.vae(theta, ENCODER)
+        for j, consistent in ((PAIR.interaction(theta), True), (PAIR.interaction(other), False)):
+            vae = VAE(Prior(-j * product, CategoricalOver(rule.points)), fixed.decoder, fixed.encoder)
+            assert is_consistent(vae, all_bits(5), rule) == consistent
+
+
 def test_gap_vanishes_on_the_curve_and_nowhere_else() -> None:
     data = PAIR.data(TRUTH)
     place = torch.linspace(-5, 5, 31, dtype=torch.float64)
@@ -231,6 +244,28 @@ def test_at_the_elbo_optimum_the_gradients_balance_and_likelihood_is_lost() -> N
         assert abs(float(PAIR.gap(theta, data)) - 0.0447) < 1e-4
         ring = theta + 1e-3 * torch.tensor([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=torch.float64)
         assert (l_vae(ring) < l_vae(theta)).all()
+
+
+def test_a_heavier_gap_leads_from_the_likelihood_to_the_consistent_set() -> None:
+    """own-in-between, by local search from three starts; and a small gap far from the set (|J| is large)."""
+    data = PAIR.data(TRUTH)
+    starts = [PAIR.consistent_curve(torch.tensor(0.0, dtype=torch.float64), sign) for sign in (1.0, -1.0)]
+
+    def best(beta: float) -> Tensor:
+        def value(theta: Tensor) -> Tensor:
+            return PAIR.log_likelihood(theta, data) - beta * PAIR.gap(theta, data)
+
+        return max((maximize(value, start) for start in (TRUTH, *starts)), key=value)
+
+    path = torch.stack([best(beta) for beta in (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)])
+    likelihood, gap = PAIR.log_likelihood(path, data), PAIR.gap(path, data)
+    assert (likelihood.diff() < 0).all()
+    assert (gap.diff() < 0).all()
+    assert (path[0] - TRUTH).norm() < 0.05
+    assert PAIR.interaction(path[-1]).abs() < 0.01
+    far = torch.tensor([30.0, 9.0], dtype=torch.float64)
+    assert PAIR.gap(far, data) < 1e-9
+    assert PAIR.interaction(far).abs() > 14
 
 
 def test_elbo_of_the_vae_is_at_most_the_family_bound() -> None:
