@@ -1,6 +1,6 @@
 """Theorems 1 and A.1, Corollaries 1 and 2 on random models: asm-1, thm-1, eq-4a, eq-4b, eq-5, eq-6, eq-7, cor-1,
-cor-2, thm-a1, eq-16a, eq-16b, eq-17, own-prior-pinned, own-projection, own-support, own-cor-2, own-parallelogram,
-own-statistics. Every check runs on a broken statement as well, which it must reject."""
+cor-2, thm-a1, eq-16a, eq-16b, eq-17, own-prior-pinned, own-projection, own-support, own-affine-encoder, own-cor-2,
+own-parallelogram, own-statistics. Every check runs on a broken statement as well, which it must reject."""
 
 from __future__ import annotations
 
@@ -298,6 +298,38 @@ def test_on_few_observations_more_is_consistent() -> None:
     assert log_bilinear.distance(log_bilinear.joint_table(vae, x.points, rule)) > 0.1
     with pytest.raises(ValueError, match="its rank is 2"):
         log_bilinear.interpolate(log_bilinear.joint_table(vae, seen, rule))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_affine_encoder_suffices_without_minimal_statistics(seed: int) -> None:
+    """own-affine-encoder: ν not minimal on the data, ψ not minimal, f not affine; g is affine on the data alone."""
+    codes, sign = all_bits(2), torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+    eta = _random(seed + 20, 4, 3)
+    eta[3, 1:] -= (sign @ eta)[1:]  # pixels 2 and 3 do not couple the bits; pixel 1 does
+    prior = -sign / 4 * (sign @ -Bernoulli(eta).log_partition())
+
+    def encoder(z: Tensor) -> Tabular:
+        return Tabular(z, codes, torch.cat([codes, 1 - codes[:, :1]], 1))  # ψ = (z1, z2, 1 − z1)
+
+    start = Conditional(nn.Linear(3, 3).double(), encoder)
+    vae = VAE(Prior(prior, CategoricalOver(codes)), Conditional(CodeTable(eta), Bernoulli), start)
+    rule, x = Rule(codes, torch.zeros(4, dtype=torch.float64)), all_bits(3)
+    seen, unseen = x[:4], x[4:]
+    assert family_residual(vae, seen, rule).max() < 1e-12
+    assert torch.linalg.matrix_rank(log_bilinear.extend(seen)) == 3  # ν is not minimal on the data
+    assert (sign @ eta)[0].abs() > 0.01  # f is not affine
+    log_post = exact.log_posterior(vae, seen, rule)
+    logit = torch.stack([log_post[2] - log_post[0], log_post[1] - log_post[0]], 1)  # z1, z2; nothing for 1 − z1
+    three = log_bilinear.extend(seen[:3])
+    solution = torch.linalg.pinv(three) @ logit[:3]  # W and v from three observations give the fourth
+    torch.testing.assert_close(log_bilinear.extend(seen) @ solution, logit, rtol=0, atol=1e-9)
+    with torch.no_grad():
+        start.network.weight[:] = torch.cat([solution[:3].T, torch.zeros(1, 3)])
+        start.network.bias[:] = torch.cat([solution[3], torch.zeros(1)])
+        assert exact.posterior_kl(vae, seen, rule).max() < 1e-9
+        assert exact.posterior_kl(vae, unseen, rule).min() > 1e-6
+        start.network.bias[0] += 0.1  # broken
+        assert exact.posterior_kl(vae, seen, rule).min() > 1e-6
 
 
 def test_independent_columns_and_anchors() -> None:
