@@ -22,9 +22,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from efvae import exact, records
+from efvae.data.digits import load_digits
 from efvae.plots import rbm as plots
 from efvae.consistency import posterior_gap
 from efvae.experiments.rbm import STEM, Config, solve
+from efvae.experiments.rbm_training import train
 from efvae.families import Bernoulli, all_bits
 from efvae.gibbs import PersistentChains, annealed_log_partition, gibbs
 from efvae.harmonium import Harmonium
@@ -34,12 +36,14 @@ from efvae.rbm import pair_interaction, recover, total_correlation, with_prior
 
 torch.set_default_dtype(torch.float64)
 generator = torch.Generator().manual_seed(seed)
+defaults = (pixels, bits, models, chains, temperatures, latent, steps, seed) == (6, 3, 20, 1000, 300, 4, 800, 0)
 x, z = all_bits(pixels), all_bits(bits)
 uniform = Prior(torch.zeros(bits), Bernoulli)
 
 
-def random_rbm(scale: float = 1.0) -> Harmonium:
-    w, u, v = (scale * torch.randn(s, generator=generator) for s in ((pixels, bits), (pixels,), (bits,)))
+def random_rbm(scale: float = 1.0, bias_scale: float | None = None) -> Harmonium:
+    w, u, v = (torch.randn(s, generator=generator) for s in ((pixels, bits), (pixels,), (bits,)))
+    w, u, v = scale * w, (bias_scale or scale) * u, (bias_scale or scale) * v
     u, v = u - w.sum(1) / 2, v - w.sum(0) / 2  # keeps both sides off certainty
     return Harmonium(Bernoulli, Bernoulli, w, u, v).requires_grad_(requires_grad=False)
 
@@ -98,17 +102,18 @@ print("rejected:", ", ".join(broken))
 # ## The prior
 #
 # {prf:ref}`own-rbm-prior`: the machine's prior is not a law of independent bits. Its total correlation, the least
-# divergence to independent bits, is averaged over random machines for each scale of $W$. With the uniform prior in its
-# place, decoder unchanged, the best factorized encoder for each $x$ leaves the gap of the dashed line, here in the mean over
-# the model's own $p(x)$ ({prf:ref}`own-rbm-uniform`). For very large weights the prior has few likely codes, and less to correlate.
+# divergence to independent bits, is computed for random machines at each scale of $W$; the biases keep theirs, 1, up to the
+# shift by $W$ that keeps both sides off certainty. With the uniform prior in its place, decoder unchanged, the best factorized
+# encoder for each $x$ leaves the gap of the dashed line, here in the mean over the model's own $p(x)$
+# ({prf:ref}`own-rbm-uniform`). The machines of one scale differ much: the figure shows their quartiles.
 
-# %% mystnb={"figure": {"name": "own-prior-and-gap", "caption": "Mean over random machines of the size given in the parameters: total correlation of the machine's prior, and posterior gap when that prior is replaced by uniform bits. Computed live, by enumeration."}, "image": {"alt": "Both curves rise with the standard deviation of the weights, from a ten-thousandth of a nat at 0.25 to a few hundredths at 2; at 4 the gap has risen further and the total correlation has fallen."}}
+# %% mystnb={"figure": {"name": "own-prior-and-gap", "caption": "Median and quartiles over random machines of the size given in the parameters: total correlation of the machine's prior, and posterior gap when that prior is replaced by uniform bits. Only the weights are scaled, the biases are drawn with standard deviation 1. Computed live, by enumeration."}, "image": {"alt": "Medians with quartile bars on logarithmic axes. Both curves rise together from below a ten-thousandth of a nat at weights of standard deviation 0.25 to under a hundredth at 1; at 4 the total correlation is a few tenths of a nat and the gap a few hundredths."}}
 scales = [0.25, 0.5, 1.0, 2.0, 4.0]
 correlation, gap = [], []
 for scale in scales:
-    total = torch.zeros(2)
+    found = []
     for _ in range(models):
-        machine = random_rbm(scale)
+        machine = random_rbm(scale, bias_scale=1.0)
         plain = with_prior(machine.as_vae(), uniform)
         table = exact.log_joint(plain, x, rule).detach()
         own = total_correlation(machine.latent_log_weight(z), z)
@@ -116,10 +121,11 @@ for scale in scales:
         interaction = pair_interaction(plain.decoder, bits)
         assert own > -1e-12
         assert interaction.abs().max() > 0  # so neither is zero, but rounding may hide it
-        total += torch.stack([own, left]) / models
-    correlation.append(float(total[0]))
-    gap.append(float(total[1]))
-figure = plots.prior_and_gap(scales, correlation, gap)
+        found.append(torch.stack([own, left]))
+    quartiles = torch.stack(found).quantile(torch.tensor([0.25, 0.5, 0.75]), dim=0)
+    correlation.append(quartiles[:, 0])
+    gap.append(quartiles[:, 1])
+figure = plots.prior_and_gap(scales, torch.stack(correlation), torch.stack(gap))
 plt.show()
 
 # %% [markdown]
@@ -165,8 +171,9 @@ print("chains reach the law, and their gradient is the exact one: largest z-scor
 
 # %% [markdown]
 # Annealed importance sampling ({prf:ref}`own-ais`) on a machine with strong weights. The mean weight is unbiased for every
-# number of temperatures $T$, so its $z$-score must be small for all of them; its logarithm is too small while the weights
-# scatter, and for small $T$ the claimed error is too optimistic.
+# number of temperatures $T$. What is asserted for all of them is that its $z$-score is not above 4.5 (with the parameters above:
+# not below $-4.5$ either). Below there is no safe limit: chains that miss rare large weights give a mean that is too small and an
+# error that is too small as well. The mean of the *logarithms* is below $\log Z$ in every run.
 
 # %% mystnb={"figure": {"name": "own-annealing", "caption": "Error of annealed importance sampling for one machine whose partition function is known by enumeration, against the number of temperatures; bars are two standard errors as the method itself reports them. Computed live."}, "image": {"alt": "Error bars around zero, wide at few temperatures and too small to see at several hundred; all contain or nearly contain zero."}}
 strong = random_rbm(2.0)
@@ -175,10 +182,14 @@ schedule = sorted({2, 5, 10, 30, 100, temperatures})
 runs = [annealed_log_partition(strong, chains, t, generator) for t in schedule]
 figure = plots.annealing(schedule, [run.log_partition - log_z for run in runs], [run.standard_error for run in runs])
 plt.show()
-last = runs[-1]
-if last.effective_sample_size > 0.2 * chains:
-    assert abs(last.log_partition - log_z) < 4.5 * last.standard_error
-assert all((run.log_weights - log_z).mean() < 4.5 * (run.log_weights.std() / math.sqrt(chains)) for run in runs)
+for run in runs:
+    relative = (run.log_weights - log_z).exp()
+    z_mean = float((relative.mean() - 1) / relative.std() * math.sqrt(chains))
+    assert z_mean < 4.5, z_mean
+    if defaults:
+        assert z_mean > -4.5, z_mean
+        assert run.log_weights.mean() < log_z
+    assert (run.log_weights - log_z).mean() < 4.5 * (run.log_weights.std() / math.sqrt(chains))
 more = [run.effective_sample_size / chains for run in runs]
 print("share of effective samples grows from the first to the last:", more[0] < more[-1])
 
@@ -187,7 +198,8 @@ print("share of effective samples grows from the first to the last:", more[0] < 
 #
 # The 1797 digits of scikit-learn, 8 × 8 pixels, set to 1 from half of the full brightness on; 1197 to train, 300 to
 # validate, 300 to test. Both models have the same number of latent bits, so both are enumerated: an RBM by exact maximum likelihood,
-# and a VAE with affine decoder, learned independent prior bits and a network with a hidden layer as factorized encoder.
+# and a VAE with affine decoder, learned independent prior bits and a network with a hidden layer as factorized encoder. Some pixels are
+# never set in the training images.
 
 # %%
 torch.set_default_dtype(torch.float32)
@@ -202,6 +214,8 @@ for part in ("train", "test"):
         assert live_rbm[f"elbo_uniform_{part}"] < live_rbm[f"elbo_{part}"]
 assert live_rbm["prior_total_correlation"] > 0
 print("live: the RBM's gap is zero, the VAE's is not")
+never = [int((load_digits(split).train.sum(0) == 0).sum()) for split in range(5)]
+print("pixels never set in training, split 0 to 4:", ", ".join(map(str, never)))
 
 # %% [markdown]
 # ## Binary digits, recorded runs
@@ -234,15 +248,20 @@ plt.show()
 
 
 # %%
+def label(key: tuple[int, str]) -> str:
+    return f"{key[0]:2} {key[1]}"
+
+
 def mean_spread(key: tuple, metric: str) -> str:
     values = torch.tensor([record.metrics[metric] for record in kinds[key]])
-    return f"{values.mean().round(decimals=2) + 0.0:7.2f} ± {values.std():.2f}"
+    return f"{values.mean().round(decimals=2) + 0.0:6.2f}±{values.std():.2f}"
 
 
-print(f"{'mean ± standard deviation over splits':38}  train log p      test log p       test ELBO        test gap")
+print("mean ± standard deviation over splits; first the number of bits")
+print(f"{'':26} {'train log p':11} {'test log p':11} {'test ELBO':11} test gap")
 for key in ordered:
     columns = ("log_likelihood_train", "log_likelihood_test", "elbo_test", "gap_test")
-    print(f"{key[0]:3} bits {key[1]:29}", " ".join(mean_spread(key, c) for c in columns))
+    print(f"{label(key):26}", " ".join(mean_spread(key, c) for c in columns))
 worst_error = max(r.metrics["ais_error"] for key in ordered if "RBM" in key[1] for r in kinds[key])
 print(f"largest standard error of log Z by annealing: {worst_error:.3f}")
 checked = [r.metrics for key in ordered if "RBM" in key[1] and key[0] <= 12 for r in kinds[key]]
@@ -258,7 +277,9 @@ source = {
 print(
     "records of", "; ".join(f"commit {commit}, torch {version}, {device}" for commit, version, device in sorted(source))
 )
-print("parameters of prior and decoder:", ", ".join(f"{name} with {m} bits {n}" for (m, name), n in sizes.items()))
+print("parameters of prior and decoder:")
+for key, count in sizes.items():
+    print(f"{label(key):26} {count}")
 
 # %% [markdown]
 # Split by split, the exactly trained RBM minus the VAE of equal latent size on test images; the last column counts the splits on which the RBM has the larger
@@ -271,28 +292,49 @@ def paired(m: int, name: str, metric: str) -> torch.Tensor:
     return torch.tensor([r.metrics[metric] - other[r.config["seed"]] for r in kinds[m, "RBM"]])
 
 
-print(f"{'RBM − VAE, mean ± standard error':34}   log p           ELBO         RBM ahead in ELBO")
+print("RBM − VAE on test images, mean ± standard error")
+print(f"{'':26} {'log p':14}{'ELBO':14}RBM ahead in ELBO")
 for m, name in ordered:
     if name.startswith("VAE"):
         likelihood, bound = paired(m, name, "log_likelihood_test"), paired(m, name, "elbo_test")
         show = [f"{d.mean():6.2f} ± {d.std() / math.sqrt(len(d)):.2f}" for d in (likelihood, bound)]
-        print(f"{m:3} bits {name:26} {show[0]}  {show[1]}   {int((bound > 0).sum())} of {len(bound)}")
+        print(f"{label((m, name)):26}{show[0]} {show[1]}  {int((bound > 0).sum())} of {len(bound)}")
         # what the page says of these records
         assert (bound.mean() > 0) == ("affine/" in name)
         assert (likelihood.mean() > 0) == ("affine/" in name)
-large, deep = ([r.metrics["elbo_test"] for r in kinds[key]] for key in ((64, "RBM by PCD"), (8, "VAE mlp/mlp")))
-assert min(large) > max(deep)
+large, deep = (64, "RBM by PCD"), (8, "VAE mlp/mlp")
+assert sizes[large] < sizes[deep]
+for metric in ("log_likelihood_test", "elbo_test"):
+    ours, theirs = ({r.config["seed"]: r.metrics[metric] for r in kinds[key]} for key in (large, deep))
+    ahead = torch.tensor([ours[split] - theirs[split] for split in ours])
+    assert ahead.min() > 0
+    print(f"{metric}: '{label(large)}' ahead of '{label(deep)}' by {ahead.min():.1f} to {ahead.max():.1f}")
+
+# %% [markdown]
+# The RBM with 4 bits scatters more over splits than the VAEs. On its worst split it is trained again from four other starts:
+
+# %%
+worst_run = min(kinds[4, "RBM"], key=lambda r: r.metrics["log_likelihood_test"])
+split = worst_run.config["seed"]
+digits = load_digits(split)
+torch.set_default_dtype(torch.float32)
+again = []
+for start in range(5):
+    if start != split:
+        other, _, _ = train(Config(**worst_run.config | {"seed": start}), digits)
+        again.append(float(other.double().log_marginal(digits.test.double()).mean().detach()))
+torch.set_default_dtype(torch.float64)
+recorded = worst_run.metrics["log_likelihood_test"]
+assert min(again) > recorded + 0.1
+print(f"split {split}: recorded {recorded:.2f}; four other starts, live: all higher by 0.1 nats or more")
 
 # %%
 for m in (4, 8):
     own = kinds[m, "RBM"]
     correlation = torch.tensor([r.metrics["prior_total_correlation"] for r in own])
     loss = torch.tensor([r.metrics["elbo_test"] - r.metrics["elbo_uniform_test"] for r in own])
-    print(
-        f"{m} bits: the trained RBM's prior is {correlation.mean():.2f} ± {correlation.std():.2f} nats from independent bits;"
-    )
-    print(
-        f"  its decoder and encoder under a uniform prior lose {loss.mean():.2f} ± {loss.std():.2f} nats of test ELBO"
-    )
+    print(f"{m} bits: the trained RBM's prior is {correlation.mean():.2f} ± {correlation.std():.2f} nats")
+    print("  from independent bits; its decoder and encoder under a uniform")
+    print(f"  prior lose {loss.mean():.2f} ± {loss.std():.2f} nats of test ELBO")
     assert (correlation > 0).all()
     assert (loss > 0).all()

@@ -5,26 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 __all__ = ["annealing", "baselines", "prior_and_gap"]
 
 BLACK, BLUE, VERMILION = "black", "#0072b2", "#d55e00"
 
 
-def prior_and_gap(scale: Sequence[float], correlation: Sequence[float], gap: Sequence[float]) -> Figure:
+def prior_and_gap(scale: Sequence[float], correlation: Tensor, gap: Tensor) -> Figure:
     """How far an RBM's prior is from independent bits, and the gap that a uniform prior opens, over the weights' scale.
 
     Args:
         scale: standard deviation of the weights.
-        correlation: total correlation of the prior in nats.
-        gap: posterior gap under uniform bits in nats.
+        correlation: total correlation of the prior in nats: lower quartile, median, upper quartile, shape ``(k, 3)``.
+        gap: posterior gap under uniform bits in nats, the same.
 
     Own: own-rbm-prior, own-rbm-uniform
     """
     figure, ax = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
-    ax.plot(scale, correlation, "o-", color=BLACK, markersize=4, label="own prior: total correlation")
-    ax.plot(scale, gap, "s--", color=BLUE, markersize=4, label="uniform prior: posterior gap")
+    drawn = [(correlation, "o-", BLACK, 0.97, "own prior: total correlation")]
+    drawn.append((gap, "s--", BLUE, 1.03, "uniform prior: posterior gap"))
+    for values, style, colour, shift, label in drawn:
+        low, median, high = values.T
+        ax.errorbar(
+            [shift * s for s in scale],  # side by side
+            median,
+            torch.stack([median - low, high - median]),
+            fmt=style,
+            color=colour,
+            markersize=4,
+            capsize=3,
+            label=label,
+        )
     ax.set(xscale="log", yscale="log")
     ax.set_xticks(scale, [f"{value:g}" for value in scale])
     ax.minorticks_off()
