@@ -244,7 +244,7 @@ for k, name in enumerate(names):
     texts = [f"{abs(c.mean()):.3f} ({abs(c.min()):.3f} to {abs(c.max()):.3f})" for c in columns]
     print(f"{name:12}{texts[0]:>24}{texts[1]:>26}{texts[2]:>26}")
 
-# %% mystnb={"figure": {"name": "own-parts-figure", "caption": "The two parts of the gap for growing statistics $\\psi$, at fixed networks, on random decoders with three code bits. Bars: means; dots: the sum for each decoder."}, "image": {"alt": "Stacked bars for four encoder families. Both the family part and, with an affine network, the amortisation part become smaller as statistics are added, and vanish for all states."}}
+# %% mystnb={"figure": {"name": "own-parts-figure", "caption": "The two parts of the gap for growing statistics $\\psi$, at fixed networks, on random decoders with three code bits. Bars: means; dots: the sum for each decoder. Computed live."}, "image": {"alt": "Stacked bars for four encoder families. Both the family part and, with an affine network, the amortisation part become smaller as statistics are added, and vanish for all states."}}
 figure = plots.parts_of_gap(names, family, extra)
 plt.show()
 

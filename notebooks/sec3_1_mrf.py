@@ -219,7 +219,7 @@ rises = int((extra["affine network"][:, 1] > extra["affine network"][:, 0]).sum(
 print(f"seeds where the affine network's amortisation part grows from factorized to MRF: {rises} of {len(shown)}")
 assert all((t[:, 1] < t[:, 0]).all() for t in total)
 
-# %% mystnb={"figure": {"name": "own-mrf-gap", "caption": "What is left of the posterior gap for four nested encoder families on the same random decoders, with the same two kinds of network. Bars: means over seeds; dots: the sum for each seed."}, "image": {"alt": "Stacked bars of family part and amortisation part for factorized, mrf, pairs and states encoders. The family part falls from left to right and vanishes for all states; the amortisation part is visible with the affine network and small with a hidden layer."}}
+# %% mystnb={"figure": {"name": "own-mrf-gap", "caption": "What is left of the posterior gap for four nested encoder families on the same random decoders, with the same two kinds of network. Bars: means over seeds; dots: the sum for each seed. With the default parameters all ten seeds are stored records, some of them computed again in this notebook; with other parameters the seeds are computed live."}, "image": {"alt": "Stacked bars of family part and amortisation part for factorized, mrf, pairs and states encoders. The family part falls from left to right and vanishes for all states; the amortisation part is visible with the affine network and small with a hidden layer."}}
 figure = plots.parts_of_gap(FAMILIES, family, extra)
 plt.show()
 

@@ -17,17 +17,19 @@ resolution: int = 161  # in [11, 401]: pixels along each side of a map
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 
 # %%
+import itertools
 import statistics
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
 
-from efvae import exact, records
+from efvae import exact, records, scoreboard
 from efvae.plots import artificial as plots
 from efvae.experiments import artificial
-from efvae.experiments.artificial_oracle import fit_centers, fit_harmonium
-from efvae.experiments.artificial_truth import centers_of, codes, evaluate, expectation_rule
+from efvae.experiments.artificial_oracle import fit_centers, fit_harmonium, mean_field_vae
+from efvae.experiments.artificial_rectangle import fit_rectangle, rectangle_defect
+from efvae.experiments.artificial_truth import centers_of, codes, evaluate, expectation_rule, truth
 
 config = artificial.Config(
     seed=seed,
@@ -62,30 +64,27 @@ if results_dir:
 # Explained in {ref}`app-c1`. The oracle says what the factorized family can reach, the networks what training reaches.
 
 # %%
-PAPER = {
-    "negative_entropy": ("negative entropy", -3.65),
-    "elbo_pretrained": ("ELBO, encoder trained", -3.74),
-    "elbo_joint": ("ELBO, both trained", -3.70),
-    "log_likelihood_joint": ("log-likelihood then", -3.68),
-}
+paper = [target for target in scoreboard.targets() if target.item == "app-c1"]
 stored = records.load(artificial.STEM, encoder="factorized", distance=1.0)
-for name, (words, printed) in PAPER.items():
+for target in paper:
+    name, printed, tolerance = target.metric, float(target.paper), float(target.tolerance)
     values = [record.metrics[name] for record in stored]
     live = network.record.metrics[name]
-    print(words)
-    print(f"  paper            {printed:.2f}")
+    print(target.quantity)
+    print(f"  paper            {target.paper}")
     print(f"  oracle           {oracle.record.metrics[name]:.3f}")
-    print(f"  {len(stored)} stored seeds  {statistics.mean(values):.4f} ± {statistics.stdev(values):.5f}")
+    if name != "negative_entropy":  # the truth's, which no seed changes
+        print(f"  {len(stored)} stored seeds  {statistics.mean(values):.4f} ± {statistics.stdev(values):.5f}")
     print(f"  this run         {live:.2f}")
     if paper_setting:
-        assert abs(live - printed) < 0.01
+        assert abs(live - printed) < tolerance
         assert abs(oracle.record.metrics[name] - printed) < 0.005
-    assert all(abs(value - printed) < 0.01 for value in values)
+    assert all(abs(value - printed) < tolerance for value in values)
 # no network beats the best factorized posterior: 1e-3 is for the quadrature
 assert network.record.metrics["gap_pretrained"] > oracle.record.metrics["gap_pretrained"] - 1e-3
 
 # %% [markdown]
-# *paper*: as printed. *oracle*: computed here, no network and no randomness. *stored seeds*: mean and standard deviation
+# *paper*: as printed, from `results/paper_values.csv`. *oracle*: computed here, no network and no randomness. *stored seeds*: mean and standard deviation
 # over the committed records in `results/sec4_1_artificial`, which have the `full` profile's settings. *this run*: trained
 # here with the parameters above.
 #
@@ -121,7 +120,8 @@ plt.show()
 
 # %% [markdown]
 # How often two of these maps name the same code, for data from the truth. The trained decoder follows its encoder, away from
-# the truth:
+# the truth. It does not go far towards the harmonium: the maps of encoder and decoder are only a little nearer to the harmonium's
+# than the map of the truth is, and much nearer to the truth. What they share with the harmonium is how the regions meet.
 
 
 # %%
@@ -136,7 +136,7 @@ maps = {
     "model": most_probable(exact.log_posterior(oracle.vae, x, codes())),
     "harmonium": most_probable(exact.log_posterior(harmonium.as_vae(), x, codes())),
 }
-for first, second in (("truth", "encoder"), ("truth", "model"), ("encoder", "model"), ("truth", "harmonium")):
+for first, second in itertools.combinations(maps, 2):
     print(f"{first:7} and {second:10} agree: {100 * float(weights @ (maps[first] == maps[second]).double()):.0f} %")
 
 # %% [markdown]
@@ -145,7 +145,8 @@ for first, second in (("truth", "encoder"), ("truth", "model"), ("encoder", "mod
 # ### What panel f says
 #
 # A factorized $q$ obeys $q_{00}\, q_{11} = q_{01}\, q_{10}$. On the edge between 00 and 11 the right side is zero, so one of
-# the two ends must be too: only the corners are left. The true posterior does not obey the equation, the encoder must:
+# the two ends must be too: only the corners are left. The true posterior does not obey the equation. The encoder does, by its
+# parametrisation, so that its line is a check of the code:
 
 # %%
 
@@ -160,7 +161,7 @@ encoder_off = determinant(network.vae.encoder(x).log_prob(bits[:, None])).abs()
 assert encoder_off.max() < 1e-12
 print("largest |q00 q11 − q01 q10|")
 print(f"  truth    {truth_off.max():.2f}")
-print("  encoder  below 1e-12:", bool(encoder_off.max() < 1e-12))
+print("  encoder  0, to rounding (asserted)")
 
 # %% [markdown]
 # ### The harmonium
@@ -170,7 +171,7 @@ print("  encoder  below 1e-12:", bool(encoder_off.max() < 1e-12))
 
 # %%
 corners = harmonium.visible(harmonium.visible_eta(bits)).location
-assert torch.allclose(corners[0] + corners[3], corners[1] + corners[2])
+assert torch.allclose(corners[0] + corners[3], corners[1] + corners[2])  # by construction: a check of the code
 harmonium_gap = float(weights @ exact.posterior_kl(harmonium.as_vae(), x, codes()))
 assert abs(harmonium_gap) < 1e-9
 assert harmonium_likelihood <= oracle.record.metrics["negative_entropy"]
@@ -181,20 +182,43 @@ print(f"ELBO of the VAE  {oracle.record.metrics['elbo_joint']:.3f}")
 print("prior of 00, 01, 10, 11:\n ", " ".join(f"{p:.2f}" for p in prior))
 
 # %% [markdown]
+# ### The set that pulls
+#
+# With the uniform prior, which the VAE keeps, the tight decoders are the rectangles ({prf:ref}`own-four-centers`). The best of
+# them has a likelihood below even the first ELBO, so that the optimum does not go there. But it goes in that direction: two
+# lengths say how far four centers are from a rectangle, the difference $\|d\|$ of the diagonals' midpoints (doubled) and the
+# difference of the diagonals' lengths, and the joint training makes both smaller.
+
+# %%
+rectangle, rectangle_likelihood = fit_rectangle(oracle.rule, config.sigma)
+tight_rectangle = mean_field_vae(rectangle, config.sigma)
+assert evaluate(tight_rectangle, oracle.rule)["gap"] < 1e-9
+assert rectangle_likelihood <= oracle.record.metrics["elbo_joint"] + 1e-6  # a rectangle is a VAE without gap
+print(f"best rectangle, log-likelihood = ELBO  {rectangle_likelihood:.3f}")
+print(f"ELBO before the joint training         {oracle.record.metrics['elbo_pretrained']:.3f}")
+print("from a rectangle:           ‖d‖   diagonals")
+defects = {}
+for name, vae in (("truth", oracle.truth), ("after joint training", oracle.vae)):
+    defects[name] = rectangle_defect(centers_of(vae))
+    print(f"  {name:22}{defects[name][0]:7.2f}{defects[name][1]:12.2f}")
+if paper_setting:
+    assert all(after < 0.6 * before for before, after in zip(*defects.values(), strict=True))
+
+# %% [markdown]
 # ## Through both stages
 #
 # While only the encoder learns, the likelihood cannot move. As soon as the decoder may follow, the ELBO rises, and the
 # likelihood pays for it.
 
-# %% mystnb={"figure": {"name": "own-artificial-curves", "caption": "ELBO (solid) and log-likelihood (dashed) through both stages; thin lines are the stored runs. Dotted: the oracle's values. The ELBO rises at the start of the joint training, the likelihood falls."}, "image": {"alt": "Two curves over training. During pre-training the log-likelihood is constant and the ELBO rises to a level below it. During joint training the ELBO rises further and the likelihood falls, so that the distance between them shrinks."}}
+# %% mystnb={"figure": {"name": "own-artificial-curves", "caption": "ELBO (solid) and log-likelihood (dashed) through both stages; thin lines are the stored runs, which have more steps and larger batches than this run (`notebooks/params/sec4_1_artificial.full.yaml`); each stage is scaled to the same length. Dotted: the oracle's values. The first values of the ELBO lie below the range. The ELBO rises at the start of the joint training, the likelihood falls."}, "image": {"alt": "Two curves over training. During pre-training the log-likelihood is constant and the ELBO rises to a level below it. During joint training the ELBO rises further and the likelihood falls, so that the distance between them shrinks."}}
 figure = plots.learning_curves(
     [(record.curve, record.config["pretrain_steps"]) for record in stored],
     (network.record.curve, pretrain_steps),
     {
         "truth": oracle.record.metrics["negative_entropy"],
-        "oracle": oracle.record.metrics["elbo_pretrained"],
-        "oracle ": oracle.record.metrics["elbo_joint"],
-        "oracle  ": oracle.record.metrics["log_likelihood_joint"],
+        "oracle, ELBO,\nencoder only": oracle.record.metrics["elbo_pretrained"],
+        "oracle, ELBO": oracle.record.metrics["elbo_joint"],
+        "oracle,\nlikelihood": oracle.record.metrics["log_likelihood_joint"],
     },
 )
 plt.show()
@@ -222,11 +246,13 @@ if paper_setting:
 #
 # Far apart, every posterior is nearly deterministic, and all four corners are factorized. Close together, the posterior
 # hardly depends on $x$, and the uniform distribution is factorized too. In between the family matters. Up to about the
-# layout of {numref}`fig-2` the joint training removes most of the gap, at the price of likelihood; beyond, the decoder
-# stays near the truth and the gap remains. The networks follow the oracle up to there; beyond, they can end in other optima,
-# better or worse ones.
+# layout of {numref}`fig-2` the joint training removes most of the gap, at the price of likelihood: of what the ELBO lacks, the
+# sum of both, more than half is still there at the layout of the figure. Beyond, the decoder
+# stays near the truth and the gap remains. The networks follow the oracle up to there. At scale 1.5 the network with the
+# decoder at the truth has a larger gap than the oracle, which is a fault of the network or of its training, not of the family; the joint
+# training can end in other optima than the oracle's, better ones (scale 1.25) or worse ones.
 
-# %% mystnb={"figure": {"name": "own-gap-distance", "caption": "Posterior gap and lost likelihood against the scale of the centers. Lines: oracle at 24 scales. Open marks: networks. Crosses: networks with the consistent encoder. All from stored records."}, "image": {"alt": "Over the scale of the centers from 0.1 to 3, the gap with the decoder at the truth rises to a peak just below 1 and falls again. The gap after joint training stays lower up to about 1.2 and then joins it. The lost likelihood peaks near 1. The consistent encoder stays at zero."}}
+# %% mystnb={"figure": {"name": "own-gap-distance", "caption": "Posterior gap and lost likelihood against the scale of the centers. Lines: oracle at 24 scales; the thick grey one is the total error after joint training, lost likelihood plus gap. Open marks: networks, one run each (seed 0). Crosses: networks with the consistent encoder, likewise. All from stored records."}, "image": {"alt": "Over the scale of the centers from 0.1 to 3, the gap with the decoder at the truth rises to a peak just below 1 and falls again. The gap after joint training stays lower up to about 1.2 and then joins it. The lost likelihood peaks near 1. Their sum stays below the first curve and above half of it from scale 1 on. The consistent encoder stays at zero."}}
 
 
 def columns(rows: list[records.Record]) -> dict[str, list[float]]:
@@ -244,6 +270,15 @@ plt.show()
 print(f"oracle at scale {distance:g}")
 print(f"  gap, decoder at the truth  {oracle.record.metrics['gap_pretrained']:.3f}")
 print(f"  gap after joint training   {oracle.record.metrics['gap_joint']:.3f}")
+print(f"  and likelihood lost        {oracle.record.metrics['approximation_error']:.3f}")
+twice = truth(2 * distance, config.sigma)
+twice_rule = expectation_rule(twice, config.sigma)
+log_p = exact.log_posterior(twice, twice_rule.points, codes())
+entropy = float(twice_rule.log_weights.exp() @ -(log_p.exp() * log_p).sum(0))
+twice_gap = evaluate(mean_field_vae(centers_of(twice), config.sigma), twice_rule)["gap"]
+print(f"truth at scale {2 * distance:g}")
+print(f"  mean entropy of the code given x, nats  {entropy:.3f}")
+print(f"  gap of the best factorized encoder      {twice_gap:.3f}")
 
 # %% [markdown]
 # ## Not the only optimum

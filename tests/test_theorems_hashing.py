@@ -171,11 +171,29 @@ def test_length_given_code_in_the_rbm(n_words, n_bits, lengths, seed) -> None:
     torch.testing.assert_close(given, claim, rtol=1e-9, atol=1e-12)
     assert (given - d.log_length[:, None]).abs().max() > 1e-3  # broken: length and code independent
     assert corpus.length_information() > 1e-7
+    mean_length = d.lengths @ given.exp()
+    assert (mean_length[d.log_partition.argsort()].diff() > 0).all()  # larger A, longer documents
     # By entropies, from the table of documents:
     marginals = [joint[:, total == n].logsumexp((0, 1)) for n in lengths]
     by_hand = sum(float((joint[:, total == n].logsumexp(1) - m).exp() @ (joint[:, total == n].logsumexp(1) - m
                   - joint.logsumexp(1)) * m.exp()) for n, m in zip(lengths, marginals, strict=True))  # fmt: skip
     assert abs(float(corpus.length_information()) - by_hand) < 1e-12
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0])
+def test_log_normal_lengths_bear_no_positive_log_partition(sigma: float) -> None:
+    """own-hashing-length, 3: Σ h(l) exp(l A) by its partial sums, for h log-normal up to a constant."""
+    n = torch.arange(1.0, 200_001.0, dtype=torch.float64)
+    log_h = -((n.log() - 3) ** 2) / (2 * sigma**2) - n.log()
+
+    def growth(log_partition: float) -> float:  # of the logarithm of the sum, from half of the terms to all
+        sums = (log_h + n * log_partition).logcumsumexp(0)
+        return float(sums[-1] - sums[len(n) // 2])
+
+    for log_partition in (0.0, -1e-3, -1.0):
+        assert 0 <= growth(log_partition) < 1e-6
+    for log_partition in (1e-2, 1.0):
+        assert growth(log_partition) > 100
 
 
 @CASES
@@ -212,6 +230,17 @@ def test_tight_exactly_if_word_probabilities_are_log_affine(n_words, n_bits, len
         assert not word_law_is_affine(corpus)
         assert count_gap(corpus) > 1e-7
     assert logits_are_affine(d, d.vae())  # broken: "a linear decoder is tight" fails on this model
+
+
+@CASES
+def test_with_one_length_words_and_prior_must_be_affine_together(n_words, n_bits, lengths, seed) -> None:
+    d = Draw(n_words, n_bits, lengths[-1:], seed)
+    d.log_length = torch.zeros(1, dtype=torch.float64)
+    for corpus, tight in ((d.rbm(), True), (d.vae(), False), (d.vae(d.table, d.log_prior), False)):
+        together = corpus.log_length_code.logsumexp(0)[:, None] + d.lengths * corpus.log_words
+        assert bool(not_affine(together).abs().max() < 1e-9) == tight
+        assert (count_gap(corpus) < TINY) == tight
+    assert not word_law_is_affine(d.rbm())  # broken: the condition of two lengths, for one
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -392,9 +421,9 @@ def test_deviation_for_small_weights_is_the_covariance(seed: int) -> None:
 # --- own-evidence --------------------------------------------------------------------------------------------------
 
 
-def never_rises_along_multiples(log_words: Tensor, log_prior: Tensor) -> bool:
-    """Entropy of the posterior for n copies of each word, n = 0, 1, …"""
-    post = (log_prior[:, None] + torch.arange(0, 40) * log_words.sum(1, keepdim=True)).log_softmax(0)
+def never_rises_along_multiples(log_words: Tensor, log_prior: Tensor, x: Tensor) -> bool:
+    """Entropy of the posterior for the documents 0, x, 2x, …"""
+    post = (log_prior[:, None] + torch.arange(0, 40) * (log_words @ x)[:, None]).log_softmax(0)
     entropy = -(post.exp() * post).sum(0)
     return bool((entropy.diff() <= 1e-12).all())
 
@@ -408,10 +437,11 @@ def test_evidence_adds_up(n_words, n_bits, lengths, seed) -> None:
         entropy = -(post.exp() * post).sum(0)
         mean = torch.stack([(data * entropy)[total == n].sum() / data[total == n].sum() for n in d.lengths])
         assert (mean.diff() < 0).all()
-    assert never_rises_along_multiples(d.vae(d.table).log_words, d.uniform)
-    # broken: without the uniform prior, words that speak against a sure prior make the code less certain
     log_words = d.vae(d.table).log_words
-    assert not never_rises_along_multiples(log_words, (-3 * log_words.sum(1)).log_softmax(0))
+    for x in documents(n_words, 3):  # every direction of three words
+        assert never_rises_along_multiples(log_words, d.uniform, x)
+        # broken: without the uniform prior, words that speak against a sure prior make the code less certain
+        assert not never_rises_along_multiples(log_words, (-3 * log_words @ x).log_softmax(0), x)
 
 
 @pytest.mark.parametrize("strength", [0.02, 0.1, 0.3])

@@ -140,7 +140,7 @@ def learning_curves(
     Args:
         runs: curve and number of pre-training steps of each stored run.
         live: the same of the run of this notebook.
-        levels: named values of the oracle in nats, drawn as lines.
+        levels: named values of the oracle in nats, drawn as lines; names may have several lines.
 
     Paper: app-c1
     """
@@ -161,6 +161,7 @@ def learning_curves(
     lowest = min(levels.values())
     ax.set(ylim=(lowest - 0.04, max(levels.values()) + 0.02), xlim=(0, 2), ylabel="nats", xticks=[0, 1, 2])
     ax.set_xticklabels(["start", "encoder trained", "both trained"])
+    ax.set_xlabel("steps, each stage scaled to the same length")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=1, fontsize=8.5, frameon=False)
     return figure
 
@@ -185,6 +186,8 @@ def distances(
         ("gap_joint", BLUE, "dashed", "s", "gap after joint training"),
         ("approximation_error", VERMILION, "dotted", "^", "likelihood lost by joint training"),
     )
+    total = [gap + loss for gap, loss in zip(oracle["gap_joint"], oracle["approximation_error"], strict=True)]
+    ax.plot(oracle["distance"], total, color="0.75", linewidth=5, label="their sum: what the ELBO lacks")
     for name, colour, line, marker, label in series:
         ax.plot(oracle["distance"], oracle[name], color=colour, linestyle=line, linewidth=2, label=label)
         ax.plot(networks["distance"], networks[name], marker, color=colour, markersize=6, markerfacecolor="white")
