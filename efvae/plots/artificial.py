@@ -186,11 +186,11 @@ def distances(
         ("gap_joint", BLUE, "dashed", "s", "gap after joint training"),
         ("approximation_error", VERMILION, "dotted", "^", "likelihood lost by joint training"),
     )
-    total = [gap + loss for gap, loss in zip(oracle["gap_joint"], oracle["approximation_error"], strict=True)]
-    ax.plot(oracle["distance"], total, color="0.75", linewidth=5, label="their sum: what the ELBO lacks")
     for name, colour, line, marker, label in series:
         ax.plot(oracle["distance"], oracle[name], color=colour, linestyle=line, linewidth=2, label=label)
         ax.plot(networks["distance"], networks[name], marker, color=colour, markersize=6, markerfacecolor="white")
+    total = [gap + loss for gap, loss in zip(oracle["gap_joint"], oracle["approximation_error"], strict=True)]
+    ax.plot(oracle["distance"], total, color="0.75", linewidth=5, zorder=1, label="the last two together")
     ax.plot([], [], "o", color="0.3", markerfacecolor="white", label="open marks: networks")
     ax.plot(consistent["distance"], consistent["gap_joint"], "x", color=BLACK, label="gap, consistent encoder")
     ax.set(xlabel="scale of the centers (1: the layout of Fig. 2)", ylabel="nats", xlim=(0, None), ylim=(-0.003, None))
