@@ -78,7 +78,7 @@ def tabled_vae(p_x: Tensor, posterior: Tensor, eta: Tensor, latent: MakeFamily =
 
     Args:
         p_x: p(x) > 0 for x = 0, 1.
-        posterior: p(z | x) > 0, shape ``(2, 2^m)``, codes in the order of :func:`~efvae.families.all_bits`.
+        posterior: p(z | x) > 0, shape ``(2, 2^m)``, codes in the order of :func:`~efvae.families.bernoulli.all_bits`.
         eta: the encoder's natural parameters g(x), shape ``(2, m)``.
         latent: the encoder's family.
 
