@@ -2,7 +2,7 @@
 # (sec-3-1-gaussian-lab)=
 # # The Gaussian VAE, computed
 #
-# The statements of {ref}`case-gaussian`, each on models that it was not tuned to. Oracles are closed forms and
+# The statements of {ref}`case-gaussian` (Section 3.1, sec-3-1), each on models that it was not tuned to. Oracles are closed forms and
 # quadrature in double precision; all quantities are in nats.
 
 # %% tags=["parameters"]

@@ -66,7 +66,7 @@ def rebuild(stem: str) -> str | None:
     notebook = sources.read_source(stem)
     notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", record_timing=False,
+        notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True,
         resources={"metadata": {"path": str(sources.NOTEBOOKS)}},
     )  # fmt: skip
     os.environ.pop("EFVAE_RESULTS", None)
