@@ -1,0 +1,75 @@
+"""Section 4.3: retrieval by the words themselves, the baseline of retrieval by codes, on 20 Newsgroups.
+
+Run it with ``python -m efvae.experiments.text_words``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from efvae import records
+from efvae.data.newsgroups import FILES, load_newsgroups
+from efvae.records import Record
+from efvae.text.retrieval import bag_of_words_metrics
+
+__all__ = ["STEM", "Config", "run"]
+
+STEM = "sec4_3_words"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is searched.
+
+    Args:
+        words: size of the vocabulary.
+        k: how many training documents are looked at.
+
+    Raises:
+        ValueError: a value below 1.
+
+    Own: own-retrieval
+    """
+
+    words: int = 10000
+    k: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("words", "k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+
+def run(config: Config, *, results: Path | None = None, refresh: bool = False) -> Record:
+    """The record, computed unless it is there already; metrics of :func:`efvae.text.retrieval.bag_of_words_metrics`.
+
+    Args:
+        config: the cell.
+        results: folder of records to look in and to write to; None computes and stores nothing.
+        refresh: compute although the record exists.
+
+    Raises:
+        efvae.data.cache.DataError: the corpus is missing or damaged, or has fewer words.
+        ValueError: more documents than the training set has.
+
+    Own: own-retrieval
+    """
+    if results is not None and not refresh:
+        known = records.find(STEM, config, results, FILES.sha256)
+        if known is not None:
+            return known
+    started = time.monotonic()
+    corpus = load_newsgroups(config.words)
+    metrics = bag_of_words_metrics(corpus.train, corpus.test, config.k)
+    record = records.make(STEM, config, metrics, {}, seconds=time.monotonic() - started, data_sha256=corpus.sha256,
+                          show=("words", "k"))  # fmt: skip
+    if results is not None:
+        records.write(record, results)
+    return record
+
+
+if __name__ == "__main__":
+    sys.exit(records.main(Config, run))

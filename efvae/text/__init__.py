@@ -1,0 +1,1 @@
+"""Bernoulli autoencoders of documents (semantic hashing) at the size of 20 Newsgroups."""
