@@ -1,0 +1,372 @@
+"""Section 4.3: semantic hashing of documents, the cells of Table 2.
+
+Run one cell with ``python -m efvae.experiments.text bits=8 encoder=e1 d_hidden=0``.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from efvae import records
+from efvae.data import newsgroups
+from efvae.data.synthetic import curved_law, harmonium_law, synthetic_text
+from efvae.estimators import ARM, DisARM, Estimator
+from efvae.records import Record
+from efvae.text.batches import Documents
+from efvae.text.model import ENCODERS, WIDTH, TextVAE
+from efvae.text.training import Corpora, Phase, Run, train_together
+from efvae.train import Curve
+from efvae.word_counts import WordCounts, base_measure_floor
+
+__all__ = ["CORPORA", "ESTIMATORS", "STEM", "Config", "Trained", "corpus", "run", "run_together", "solve", "together"]
+
+STEM = "sec4_3_text"
+CORPORA = ("20news", "harmonium", "curved")
+ESTIMATORS: dict[str, Callable[[int], Estimator]] = {"arm": ARM, "disarm": DisARM}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+#: Fields that name a record's file.
+SHOW = ("bits", "d_hidden", "encoder", "estimator", "seed")
+#: Entries of a stored curve at most; a training run has one for each epoch.
+CURVE_POINTS = 250
+
+
+@dataclass(frozen=True)
+class Config:
+    """One cell of Table 2.
+
+    Args:
+        corpus: ``20news``; ``harmonium`` or ``curved``: made on the spot, see :mod:`efvae.data.synthetic`.
+        bits: length m of the codes.
+        encoder: ``e1``, linear on counts; ``e2``, two hidden layers on frequencies; ``e3``, linear on frequencies.
+        d_hidden: hidden layers of the decoder.
+        estimator: ``arm``, as in the paper, or ``disarm``.
+        seed: of first weights, order of the documents and codes drawn.
+        epochs: with one pair of codes for each document.
+        epochs_many: after them, with ``samples_many`` pairs. A checkpoint of the first part serves for both.
+        samples_many: pairs of codes in the second part.
+        batch_size: documents in a step.
+        learning_rate: of Adam.
+        width: units of a hidden layer.
+        vocabulary: number of words K.
+        held_out: training documents that are not trained on, but select the epoch; 0: the test set selects it, as in
+            the paper.
+        precision: of the large products in training, ``bfloat16`` or ``float32``; evaluation is in float32.
+
+    Raises:
+        ValueError: a value out of its range.
+
+    Paper: sec-4-3, tab-2, app-c2
+    """
+
+    corpus: str = "20news"
+    bits: int = 8
+    encoder: str = "e1"
+    d_hidden: int = 0
+    estimator: str = "arm"
+    seed: int = 0
+    epochs: int = 1000
+    epochs_many: int = 500
+    samples_many: int = 10
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    width: int = WIDTH
+    vocabulary: int = 10000
+    held_out: int = 0
+    precision: str = "bfloat16"
+
+    def __post_init__(self) -> None:
+        choices = {"corpus": CORPORA, "encoder": ENCODERS, "estimator": ESTIMATORS, "precision": PRECISIONS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        low = {"bits": 1, "seed": 0, "epochs": 1, "epochs_many": 0, "samples_many": 1, "batch_size": 1, "width": 1}
+        for name, least in (low | {"vocabulary": 2, "held_out": 0}).items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)}")
+        if self.d_hidden not in (0, 1, 2):
+            raise ValueError(f"d_hidden must be 0, 1 or 2 hidden layers; got {self.d_hidden}")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate must be a positive number; got {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A record together with the models it speaks of.
+
+    Args:
+        record: config, metrics, curve and provenance.
+        best: the model at the epoch that was selected.
+        last: the model at the end.
+        train, test: the documents.
+        vocabulary: the words, or their numbers where they have no names.
+        names: of the labels.
+
+    Own: own-text-training
+    """
+
+    record: Record
+    best: TextVAE
+    last: TextVAE
+    train: WordCounts
+    test: WordCounts
+    vocabulary: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    train: WordCounts
+    test: WordCounts
+    vocabulary: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def corpus(config: Config) -> _Corpus:
+    """Both splits of a corpus, with the names of its words and labels.
+
+    Raises:
+        efvae.data.cache.DataError: files that are missing or wrong, or a vocabulary larger than the data's.
+
+    Paper: sec-4-3
+    """
+    if config.corpus == "20news":
+        news = newsgroups.load_newsgroups(config.vocabulary)
+        return _Corpus(news.train, news.test, news.vocabulary, news.groups)
+    law = {"harmonium": harmonium_law, "curved": curved_law}[config.corpus](config.vocabulary)
+    text = synthetic_text(law)
+    codes = tuple(str(code) for code in range(law.log_words.shape[0]))
+    return _Corpus(text.train, text.test, tuple(f"w{k}" for k in range(config.vocabulary)), codes)
+
+
+def together(config: Config) -> Hashable:
+    """What cells must agree in to be trained in one process over one pass of the documents.
+
+    Own: own-text-training
+    """
+    fields = ("corpus", "vocabulary", "held_out", "seed", "batch_size", "precision")
+    plan = ("estimator", "epochs", "epochs_many", "samples_many")
+    return tuple(getattr(config, name) for name in (*fields, *plan))
+
+
+def run(
+    config: Config, *, results: Path | None = None, refresh: bool = False, checkpoint: Path | None = None
+) -> Record:
+    """The record of one cell, computed unless it is there already.
+
+    Args:
+        config: the cell.
+        results: folder of records to look in and to write to; None computes and stores nothing.
+        refresh: compute although the record exists.
+        checkpoint: folder for checkpoints; a killed run continues from there.
+
+    Raises:
+        efvae.train.TrainingError: the loss became NaN or infinite.
+        efvae.checkpoint.CheckpointError: a checkpoint is damaged or of another configuration.
+        efvae.data.cache.DataError: the corpus is missing or altered.
+
+    Paper: sec-4-3, tab-2
+    """
+    return run_together([config], results=results, refresh=refresh, checkpoint=checkpoint)[0]
+
+
+def run_together(
+    configs: Sequence[Config],
+    *,
+    results: Path | None = None,
+    refresh: bool = False,
+    checkpoint: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[Record]:
+    """The records of several cells that :func:`together` allows, those that are not there yet trained in one go.
+
+    Args:
+        configs: the cells.
+        results, refresh, checkpoint: see :func:`run`.
+        progress: receives one line after each epoch; to the terminal by default.
+
+    Raises:
+        ValueError: cells that cannot be trained together.
+
+    Paper: sec-4-3, tab-2
+    """
+    found: dict[Config, Record] = {}
+    if results is not None and not refresh:
+        for config in configs:
+            known = records.find(STEM, config, results, _checksum(config))
+            if known is not None:
+                found[config] = known
+    for trained in solve([config for config in configs if config not in found], checkpoint, progress):
+        if results is not None:
+            records.write(trained.record, results)
+        found[next(c for c in configs if records.config_dict(c) == trained.record.config)] = trained.record
+    return [found[config] for config in configs]
+
+
+def solve(
+    configs: Sequence[Config], checkpoint: Path | None = None, progress: Callable[[str], None] | None = None
+) -> list[Trained]:
+    """Train cells; nothing but checkpoints is stored.
+
+    Metrics in nats for each document, on average; all but those called ``_base`` are relative to the saturated
+    multinomial, whose own value is 0 (:func:`efvae.word_counts.to_base_measure`)::
+
+        nelbo_train, nelbo_test      lowest over the epochs, as Table 2 has them: the test set selects the epoch
+        nelbo_test_cross             each half of the test set at the epoch that the other half selects
+        nelbo_held_out               lowest over the epochs, of held-out training documents; None without any
+        nelbo_test_held_out          on test at that epoch
+        epoch_test, kl_test          the epoch of nelbo_test, and the KL term there
+        nelbo_train_last, nelbo_test_last
+        nelbo_train_base, nelbo_test_base   with the base measure: −ELBO of log p(x | l)
+
+    Args:
+        configs: the cells.
+        checkpoint: folder for checkpoints.
+        progress: receives one line after each epoch; to the terminal by default.
+
+    Raises:
+        ValueError: cells that cannot be trained together, or more held-out documents than there are.
+
+    Paper: sec-4-3, tab-2, app-c2
+    """
+    if not configs:
+        return []
+    if len({together(config) for config in configs}) > 1:
+        raise ValueError("cells trained together must agree in everything but bits, encoder, d_hidden, width and rate")
+    first = configs[0]
+    text = corpus(first)
+    corpora = _documents(text, first)
+    runs = [_run(config, text.train.n_words, checkpoint) for config in configs]
+    train_together(
+        runs,
+        corpora,
+        (
+            Phase(first.epochs, ESTIMATORS[first.estimator](1)),
+            Phase(first.epochs_many, ESTIMATORS[first.estimator](first.samples_many)),
+        ),
+        batch_size=first.batch_size,
+        order_seed=first.seed,
+        progress=_reporter(progress),
+    )
+    floors = {name: float(base_measure_floor(getattr(text, name)).mean()) for name in ("train", "test")}
+    trained = []
+    for config, done in zip(configs, runs, strict=True):
+        metrics = _lowest(done.curve, floors)
+        record = records.make(
+            STEM,
+            config,
+            metrics,
+            _thinned(done.curve),
+            seconds=done.clock.seconds,
+            data_sha256=_checksum(config),
+            show=SHOW,
+        )
+        trained.append(Trained(record, done.best, done.model, text.train, text.test, text.vocabulary, text.names))
+    return trained
+
+
+def _checksum(config: Config) -> str | None:
+    return newsgroups.FILES.sha256 if config.corpus == "20news" else None
+
+
+def _documents(text: _Corpus, config: Config) -> Corpora:
+    precision = PRECISIONS[config.precision]
+    test = Documents(text.test)
+    if not config.held_out:
+        return Corpora(Documents(text.train, precision), test)
+    n = text.train.n_documents
+    if config.held_out >= n:
+        raise ValueError(f"held_out must be less than the {n} training documents; got {config.held_out}")
+    # one split for all cells, whatever their seed, so that they can be compared
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    kept, aside = order[config.held_out :].sort().values, order[: config.held_out].sort().values
+    return Corpora(Documents(text.train.select(kept), precision), test, Documents(text.train.select(aside)))
+
+
+def _run(config: Config, n_words: int, checkpoint: Path | None) -> Run:
+    with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
+        torch.manual_seed(config.seed)
+        precision = PRECISIONS[config.precision]
+        model = TextVAE(n_words, config.bits, config.encoder, config.d_hidden, config.width, precision)
+    # the second part goes on from where the first ended: one checkpoint for both
+    shared = records.config_dict(replace(config, epochs_many=0, samples_many=1))
+    digest = records.config_hash(STEM, shared, _checksum(config))
+    name = records.cell_name(STEM, shared, _checksum(config), SHOW)
+    path = None if checkpoint is None else checkpoint / f"{name}.safetensors"
+    done = Run(model, config.seed, config.learning_rate, digest, path)
+    if done.epoch > config.epochs + config.epochs_many:
+        raise ValueError(
+            f"checkpoint {path} has {done.epoch} epochs, more than the {config.epochs + config.epochs_many} asked for: "
+            "name another folder"
+        )
+    return done
+
+
+def _lowest(curve: Curve, floors: dict[str, float]) -> dict[str, float | None]:
+    """See :func:`solve`."""
+
+    def best(name: str) -> int:
+        return min(range(len(curve[name])), key=curve[name].__getitem__)
+
+    test = best("nelbo_test")
+    cross = [curve["nelbo_test_even"][best("nelbo_test_odd")], curve["nelbo_test_odd"][best("nelbo_test_even")]]
+    held_out = best("nelbo_held_out") if "nelbo_held_out" in curve else None
+    train = min(curve["nelbo_train"])
+    return {
+        "nelbo_train": train,
+        "nelbo_test": curve["nelbo_test"][test],
+        "nelbo_test_cross": statistics.fmean(cross),
+        "nelbo_held_out": None if held_out is None else curve["nelbo_held_out"][held_out],
+        "nelbo_test_held_out": None if held_out is None else curve["nelbo_test"][held_out],
+        "epoch_test": curve["epoch"][test],
+        "kl_test": curve["kl_test"][test],
+        "nelbo_train_last": curve["nelbo_train"][-1],
+        "nelbo_test_last": curve["nelbo_test"][-1],
+        "nelbo_train_base": train + floors["train"],
+        "nelbo_test_base": curve["nelbo_test"][test] + floors["test"],
+    }
+
+
+def _thinned(curve: Curve) -> Curve:
+    """Some epochs, evenly spaced, the last among them; rounded to what a Monte Carlo average is worth."""
+    n = len(curve["epoch"])
+    every = math.ceil(n / CURVE_POINTS)
+    kept = [index for index in range(n) if (n - 1 - index) % every == 0]
+    return {name: [round(curve[name][index], 3) for index in kept] for name in curve}
+
+
+def _reporter(progress: Callable[[str], None] | None) -> Callable[[int, int, Sequence[Run]], None]:
+    """Lines with NELBO and time left; on a terminal each replaces the one before, else one in a while."""
+    begun, printed, first = time.monotonic(), -math.inf, 0
+
+    def report(epoch: int, epochs: int, runs: Sequence[Run]) -> None:
+        nonlocal printed, first
+        first = first or epoch  # a resumed run begins later
+        now = time.monotonic()
+        left = (now - begun) / (epoch - first + 1) * (epochs - epoch)
+        state = runs[0].curve
+        line = (
+            f"epoch {epoch}/{epochs}  NELBO train {state['nelbo_train'][-1]:.1f} test {state['nelbo_test'][-1]:.1f}"
+            f"{f' (first of {len(runs)})' if len(runs) > 1 else ''}  {left / 60:.1f} min left"
+        )
+        if progress is not None:
+            progress(line)
+        elif sys.stderr.isatty():
+            print(f"\r{line}", end="\n" if epoch == epochs else "", file=sys.stderr, flush=True)
+        elif now - printed > 60 or epoch == epochs:
+            printed = now
+            print(line, file=sys.stderr, flush=True)
+
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(records.main(Config, run))

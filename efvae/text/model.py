@@ -1,0 +1,171 @@
+"""The Bernoulli autoencoder of documents: three encoders and decoders with up to two hidden layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from efvae.estimators import Estimator
+from efvae.families import Bernoulli, all_bits
+from efvae.networks import mlp
+from efvae.text.batches import Batch, Documents
+from efvae.text.fused import code_costs, code_table, word_sums
+from efvae.word_counts import WordCounts
+
+__all__ = ["ENCODERS", "WIDTH", "TextVAE"]
+
+#: e1: linear on counts; e2: two hidden layers on frequencies; e3: linear on frequencies.
+ENCODERS = ("e1", "e2", "e3")
+
+#: Units of a hidden layer, in encoder and decoder.
+WIDTH = 512
+
+
+class TextVAE(nn.Module):
+    """Uniform bits, a multinomial decoder, a factorized Bernoulli encoder.
+
+    ::
+
+        p(z) = 2^−m,   log p(x | z) = log h(x) + ⟨x, f(z)⟩ − l A(f(z)),   q(z | x) ∝ exp⟨g(x), z⟩
+        e1: g(x) = Wᵀx + b     e2: g(x) = network(x / l)     e3: g(x) = Wᵀx / l + b
+
+    f is affine (depth 0) or has one or two hidden layers of ReLUs. A tight posterior needs f to be affine *and*
+    l A(f(z)) to be affine in z: with the uniform prior, linear layers alone do not make it a harmonium.
+
+    Args:
+        n_words: K.
+        bits: m.
+        encoder: one of :data:`ENCODERS`.
+        depth: hidden layers of the decoder, 0, 1 or 2.
+        width: units of each hidden layer.
+        dtype: of the large matrix products during training; parameters are float32, evaluation always is.
+
+    Raises:
+        ValueError: an argument out of its range.
+
+    Paper: eq-13, eq-14, sec-4-3
+    """
+
+    def __init__(
+        self,
+        n_words: int,
+        bits: int,
+        encoder: str = "e1",
+        depth: int = 0,
+        width: int = WIDTH,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}; got {encoder!r}")
+        for name, value, low in (("n_words", n_words, 2), ("bits", bits, 1), ("width", width, 1)):
+            if value < low:
+                raise ValueError(f"{name} must be at least {low}; got {value}")
+        if depth not in (0, 1, 2):
+            raise ValueError(f"depth must be 0, 1 or 2 hidden layers; got {depth}")
+        self.n_words, self.bits, self.encoder, self.depth, self.dtype = n_words, bits, encoder, depth, dtype
+        deep = encoder == "e2"
+        first, last = (width if deep else bits), (width if depth else bits)
+        self.reader, self.reader_bias = _table(n_words, first, fan_in=n_words)
+        self.code_net = nn.Sequential(nn.ReLU(), mlp((width, width, bits))) if deep else nn.Identity()
+        self.hidden_net = nn.Sequential(mlp((bits, *[width] * depth)), nn.ReLU()) if depth else nn.Identity()
+        self.writer, self.writer_bias = _table(n_words, last, fan_in=last)
+        # codes few enough to be listed share their log-partitions among all documents
+        self.codes: Tensor | None
+        self.register_buffer("codes", all_bits(bits).float() if bits <= 8 else None, persistent=False)
+
+    def posterior(self, batch: Batch) -> Bernoulli:
+        """q(z | x) of each document.
+
+        Paper: eq-14
+        """
+        first = word_sums(self.reader, batch)
+        if self.encoder != "e1":
+            first = first / batch.length[:, None]
+        with self._cast():
+            logits: Tensor = self.code_net(first + self.reader_bias).float()
+        return Bernoulli(logits)
+
+    def costs(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """The function of codes, shape ``(s, documents, m)``, that gives their costs in nats, ``(s, documents)``.
+
+        ::
+
+            −log p(x | z) relative to the saturated multinomial
+
+        Paper: eq-13
+        """
+
+        def costs(z: Tensor) -> Tensor:
+            if self.codes is None or len(self.codes) > z[..., 0].numel():
+                return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
+            table = code_table(self._hidden(self.codes), self.writer, self.writer_bias, batch, self._products)
+            place = z.to(torch.int64) @ (2 ** torch.arange(self.bits - 1, -1, -1, device=z.device))
+            return table.gather(0, place)
+
+        return costs
+
+    def nelbo(
+        self, batch: Batch, estimator: Estimator, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Negative ELBO and its KL term in nats, each of shape ``(documents,)``, relative to the saturated multinomial.
+
+        ::
+
+            E_q[−log p(x | z)] + Σ_k x_k log(x_k / l) + KL(q(z | x) ‖ uniform)
+
+        Args:
+            batch: the documents.
+            estimator: of the expectation over q and its gradient.
+            generator: source of randomness.
+
+        Paper: eq-1a, tab-2
+        """
+        q = self.posterior(batch)
+        kl = self.bits * math.log(2) - q.entropy()
+        return estimator.expectation(q, self.costs(batch), generator) + kl, kl
+
+    @torch.no_grad()
+    def encode(self, x: WordCounts, chunk: int = 2048) -> Tensor:
+        """Logits of q(z | x) in float32, shape ``(documents, m)``.
+
+        Paper: eq-14
+        """
+        documents = Documents(x, device=self.writer.device)
+        training = self.training
+        etas = [self.eval().posterior(batch).eta for batch in documents.batches(chunk)]
+        self.train(training)
+        return torch.cat(etas)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits f(z) over words, shape ``(..., K)``; in float32 and with gradients.
+
+        Paper: eq-13
+        """
+        hidden: Tensor = self.hidden_net(z.to(self.writer.dtype))
+        return hidden @ self.writer.t() + self.writer_bias
+
+    @property
+    def _products(self) -> torch.dtype:
+        return self.dtype if self.training else torch.float32
+
+    def _cast(self) -> torch.autocast:
+        return torch.autocast(self.writer.device.type, self._products, enabled=self._products != torch.float32)
+
+    def _hidden(self, z: Tensor) -> Tensor:
+        with self._cast():
+            hidden: Tensor = self.hidden_net(z)
+        return hidden.float()
+
+
+def _table(n_words: int, width: int, fan_in: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weights with one row for each word and the bias of a linear layer, from the law that torch's Linear uses."""
+    bound = fan_in**-0.5
+    bias = width if fan_in == n_words else n_words
+    return (
+        nn.Parameter(torch.empty(n_words, width).uniform_(-bound, bound)),
+        nn.Parameter(torch.empty(bias).uniform_(-bound, bound)),
+    )

@@ -1,0 +1,265 @@
+"""Training of text autoencoders, one or several at a time, as the paper's Appendix C.2 describes it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from efvae.checkpoint import load_checkpoint, save_checkpoint
+from efvae.estimators import Estimator
+from efvae.text.batches import Documents
+from efvae.text.model import TextVAE
+from efvae.train import Curve, TrainingError
+
+__all__ = ["Corpora", "Phase", "Run", "evaluate", "train_together"]
+
+#: Documents in one piece of an evaluation, where their codes are too many to be listed.
+PIECE = 512
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """What a training run reads.
+
+    Args:
+        train: with a dense form, see :class:`~efvae.text.batches.Documents`.
+        test: evaluated after each epoch.
+        held_out: evaluated likewise; None for none.
+
+    Own: own-text-training
+    """
+
+    train: Documents
+    test: Documents
+    held_out: Documents | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs with one estimator.
+
+    Args:
+        epochs: how many, ≥ 0.
+        estimator: of the gradient.
+
+    Paper: app-c2
+    """
+
+    epochs: int
+    estimator: Estimator
+
+
+class _Clock(nn.Module):
+    """Seconds spent on a model, kept in its checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total: Tensor
+        self.register_buffer("total", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def seconds(self) -> float:
+        return float(self.total)
+
+    def spend(self, seconds: float) -> None:
+        self.total += seconds
+
+
+class Run:
+    """One model on its way: its optimiser, its random numbers, its curve, and the model at its best epoch.
+
+    Whether it is trained alone or with others changes nothing, to the bit: all of this is its own.
+
+    Args:
+        model: trained in place.
+        seed: of the codes drawn.
+        learning_rate: of Adam.
+        fingerprint: what a resuming run must agree in.
+        checkpoint: file to resume from if it exists, and to write to; None for none.
+
+    Raises:
+        efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
+
+    Own: own-text-training
+    """
+
+    def __init__(
+        self,
+        model: TextVAE,
+        seed: int = 0,
+        learning_rate: float = 1e-3,
+        fingerprint: str = "",
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.model, self.best = model, copy.deepcopy(model)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+        self.generator = torch.Generator(model.writer.device).manual_seed(seed)
+        self.fingerprint, self.checkpoint = fingerprint, checkpoint
+        self.epoch, self.curve = 0, Curve()
+        self.clock = _Clock()
+        if checkpoint is not None and checkpoint.exists():
+            self.epoch, self.curve = load_checkpoint(
+                checkpoint, self._state(), self.optimizer, self.generator, fingerprint
+            )
+
+    def _state(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"model": self.model, "best": self.best, "clock": self.clock})
+
+    def save(self) -> None:
+        """Write the checkpoint, if one was asked for.
+
+        Own: own-text-training
+        """
+        if self.checkpoint is not None:
+            save_checkpoint(
+                self.checkpoint,
+                self._state(),
+                self.optimizer,
+                self.generator,
+                self.fingerprint,
+                self.epoch,
+                self.curve,
+            )
+
+    def enter(self, entries: dict[str, float], criterion: str) -> None:
+        """One epoch into the curve; the model is kept if it is the best so far.
+
+        Args:
+            entries: metrics of the epoch.
+            criterion: the one that selects, smaller is better.
+
+        Raises:
+            TrainingError: one is not a finite number.
+
+        Own: own-text-training
+        """
+        self.epoch += 1
+        for name, value in entries.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name} is {value} in epoch {self.epoch}: lower the learning rate "
+                    f"({self.optimizer.param_groups[0]['lr']:g})"
+                )
+        if entries[criterion] < min(self.curve.get(criterion, [math.inf])):
+            self.best.load_state_dict(self.model.state_dict())
+        for name, value in {"epoch": float(self.epoch), **entries}.items():
+            self.curve.setdefault(name, []).append(value)
+
+
+def train_together(
+    runs: Sequence[Run],
+    corpora: Corpora,
+    phases: Sequence[Phase],
+    *,
+    batch_size: int = 256,
+    order_seed: int = 0,
+    checkpoint_every: int = 25,
+    progress: Callable[[int, int, Sequence[Run]], None] | None = None,
+) -> None:
+    """Train models in place, each document read once an epoch for all of them; resumable to the bit.
+
+    The curve of a run gets, for each epoch and in nats relative to the saturated multinomial::
+
+        nelbo_train                 mean over the documents, taken as the epoch goes
+        nelbo_test, kl_test         after it, one code for each document, in float32
+        nelbo_test_even, _odd       of the documents with even and odd numbers
+        nelbo_held_out              if there are held-out documents
+
+    The best model is that of the lowest ``nelbo_held_out`` if there is one, else of the lowest ``nelbo_test``.
+
+    Args:
+        runs: the models; all of them must have done the same number of epochs.
+        corpora: the documents.
+        phases: what to do, one after the other.
+        batch_size: documents in a step.
+        order_seed: of the order of the documents.
+        checkpoint_every: epochs between two checkpoints.
+        progress: called after each epoch with the number done, the number in all, and the runs.
+
+    Raises:
+        TrainingError: a loss became NaN or infinite; the checkpoint on disk is still the last sound one.
+        ValueError: runs that have done different numbers of epochs.
+
+    Paper: app-c2, sec-4-3
+    """
+    plan = [phase.estimator for phase in phases for _ in range(phase.epochs)]
+    if len({run.epoch for run in runs}) > 1:
+        raise ValueError(
+            f"runs trained together must be at the same epoch, got {[run.epoch for run in runs]}: "
+            "resume them one by one"
+        )
+    criterion = "nelbo_test" if corpora.held_out is None else "nelbo_held_out"
+    for epoch in range(runs[0].epoch, len(plan)):
+        started = time.monotonic()
+        totals = _epoch(runs, corpora.train, plan[epoch], batch_size, _order(corpora.train, order_seed, epoch))
+        for run, total in zip(runs, totals, strict=True):
+            nelbo, kl = evaluate(run.model, corpora.test, run.generator)
+            entries = {
+                "nelbo_train": float(total) / corpora.train.n_documents,
+                "nelbo_test": float(nelbo.mean()),
+                "nelbo_test_even": float(nelbo[0::2].mean()),
+                "nelbo_test_odd": float(nelbo[1::2].mean()),
+                "kl_test": float(kl.mean()),
+            }
+            if corpora.held_out is not None:
+                entries["nelbo_held_out"] = float(evaluate(run.model, corpora.held_out, run.generator)[0].mean())
+            run.enter(entries, criterion)
+        for run in runs:
+            run.clock.spend((time.monotonic() - started) / len(runs))
+            if run.epoch % checkpoint_every == 0 or run.epoch == len(plan):
+                run.save()
+        if progress:
+            progress(epoch + 1, len(plan), runs)
+
+
+@torch.no_grad()
+def evaluate(model: TextVAE, documents: Documents, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """NELBO and KL of each document in nats, float32, from one code drawn for each.
+
+    Args:
+        model: evaluated in float32.
+        documents: the documents.
+        generator: source of randomness.
+
+    Returns:
+        NELBO relative to the saturated multinomial and KL(q ‖ uniform), each of shape ``(documents,)``.
+
+    Paper: tab-2
+    """
+    training = model.training
+    model.eval()
+    piece = documents.n_documents if model.codes is not None else PIECE
+    nelbos, kls = [], []
+    for batch in documents.batches(piece):
+        q = model.posterior(batch)
+        kl = model.bits * math.log(2) - q.entropy()
+        nelbos.append(model.costs(batch)(q.sample((1,), generator))[0] + kl)
+        kls.append(kl)
+    model.train(training)
+    return torch.cat(nelbos), torch.cat(kls)
+
+
+def _order(train: Documents, seed: int, epoch: int) -> Tensor:
+    # a function of the epoch, so that a resumed run needs no more than its number
+    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    return torch.randperm(train.n_documents, generator=generator)
+
+
+def _epoch(runs: Sequence[Run], train: Documents, estimator: Estimator, batch_size: int, order: Tensor) -> list[Tensor]:
+    """One pass over the documents; the sums of their NELBOs, still on the device."""
+    totals = [torch.zeros((), dtype=torch.float64, device=run.model.writer.device) for run in runs]
+    for batch in train.shuffled(order).batches(batch_size):
+        for index, run in enumerate(runs):
+            run.optimizer.zero_grad(set_to_none=True)
+            nelbo, _ = run.model.nelbo(batch, estimator, run.generator)
+            nelbo.mean().backward()
+            run.optimizer.step()
+            totals[index] += nelbo.detach().sum()
+    return totals
