@@ -1,0 +1,320 @@
+"""The text autoencoder: fused products against dense ones, the NELBO against its definition, training that resumes.
+
+Labels: own-fused-multinomial, own-text-training, eq-13, eq-14, tab-2, app-c2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from efvae import records
+from efvae.checkpoint import CheckpointError
+from efvae.data.newsgroups import load_newsgroups
+from efvae.data.synthetic import curved_law, synthetic_text
+from efvae.estimators import ARM, DisARM, Exact
+from efvae.experiments import text
+from efvae.families import all_bits
+from efvae.text.batches import Documents
+from efvae.text.fused import code_costs, code_table, word_sums
+from efvae.text.model import TextVAE
+from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
+from efvae.train import TrainingError
+from efvae.word_counts import WordCounts, cross_entropy, log_saturated
+
+K = 60
+
+
+@pytest.fixture(scope="module")
+def documents():
+    """A few smoothed documents and their dense form in float64."""
+    law = curved_law(K, 4, 10, 30)
+    raw = synthetic_text(law, 40, 20).train
+    f = torch.linspace(0, 0.02, K, dtype=torch.float64)
+    x = dataclasses.replace(raw, smoothing=f)
+    return x, x.dense(torch.float64)
+
+
+def dense_costs(logits, x):
+    """Σ x log(x / l) − Σ x log p by the definition, over the last axis."""
+    saturated = torch.special.xlogy(x, x / x.sum(-1, keepdim=True)).sum(-1)
+    return saturated - (x * logits.log_softmax(-1)).sum(-1)
+
+
+def leaves(generator, *shapes):
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("in_code", [True, False], ids=["hidden", "affine"])
+@pytest.mark.parametrize("kind", [code_costs, code_table])
+def test_fused_costs_and_gradients_are_the_dense_ones(documents, kind, in_code, dtype, tolerance):
+    x, dense = documents
+    generator = torch.Generator().manual_seed(3)
+    shape = (2, len(dense), 5) if kind is code_costs else (7, 5)
+    h, weight, bias = leaves(generator, shape, (K, 5), (K,))
+    for leaf, wanted in ((h, in_code), (weight, True), (bias, True)):
+        leaf.requires_grad_(wanted)
+    logits = h @ weight.T + bias
+    wanted = dense_costs(logits if kind is code_costs else logits[:, None], dense)
+    upstream = torch.randn(wanted.shape, generator=generator, dtype=torch.float64)
+    wanted.backward(upstream)
+
+    mine = [leaf.detach().float().requires_grad_(leaf.requires_grad) for leaf in (h, weight, bias)]
+    batch = next(Documents(x, dtype).batches(len(dense)))
+    got = kind(*mine, batch, dtype)
+    got.backward(upstream.float())
+    torch.testing.assert_close(got.double(), wanted, rtol=tolerance, atol=tolerance * float(dense.sum(1).max()))
+    for leaf, other in zip(mine, (h, weight, bias), strict=True):
+        if other.grad is not None:
+            assert (leaf.grad.double() - other.grad).norm() <= tolerance * other.grad.norm()
+
+
+def test_log_partitions_survive_logits_beyond_the_range_of_exp(documents):
+    x, dense = documents
+    batch = next(Documents(x).batches(len(dense)))
+    weight, bias = torch.zeros(K, 1), torch.linspace(-150, 150, K)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+        got = code_costs(torch.zeros(1, len(dense), 1), weight, bias, batch, dtype)[0]
+        torch.testing.assert_close(got.double(), dense_costs(bias.double(), dense), rtol=tolerance, atol=0)
+
+
+def test_word_sums_are_a_product_with_a_gradient(documents):
+    x, dense = documents
+    table = torch.randn(K, 3, requires_grad=True)
+    got = word_sums(table, next(Documents(x, torch.float32).batches(len(dense))))
+    torch.testing.assert_close(got, dense.float() @ table, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn_like(got)
+    got.backward(upstream)
+    torch.testing.assert_close(table.grad, dense.float().T @ upstream, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_without_the_dense_form_is_refused(documents):
+    x, dense = documents
+    got = word_sums(torch.randn(K, 3, requires_grad=True), next(Documents(x).batches(len(dense))))
+    with pytest.raises(ValueError, match="dense form"):
+        got.sum().backward()
+
+
+def test_batches_of_shuffled_documents_are_the_documents(documents):
+    x, dense = documents
+    order = torch.randperm(len(dense), generator=torch.Generator().manual_seed(0))
+    again = torch.randperm(len(dense), generator=torch.Generator().manual_seed(1))
+    shuffled = Documents(x, torch.float32).shuffled(order).shuffled(again)
+    batches = list(shuffled.batches(16))
+    assert [len(batch) for batch in batches] == [16, 16, 8]
+    wanted = dense[order][again].float()
+    torch.testing.assert_close(torch.cat([batch.dense for batch in batches]), wanted)
+    eye = torch.eye(K)
+    torch.testing.assert_close(torch.cat([batch.sums(eye) for batch in batches]), wanted)
+    torch.testing.assert_close(torch.cat([batch.length for batch in batches]), wanted.sum(1))
+
+
+def test_an_empty_document_is_named(documents):
+    raw = WordCounts.from_dense(torch.tensor([[1, 2], [0, 0]]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="document 1 has no word"):
+        Documents(raw)
+    with pytest.raises(ValueError, match="got none"):
+        Documents(raw.select(torch.tensor([], dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("encoder", ["e1", "e2", "e3"])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_the_nelbo_is_its_definition(documents, encoder, depth):
+    """Against an enumeration of the codes in float64 that uses neither sparse nor fused parts."""
+    x, dense = documents
+    torch.manual_seed(1)
+    model = TextVAE(K, 3, encoder, depth, width=6)
+    batch = next(Documents(x, torch.float32).batches(len(dense)))
+    nelbo, kl = model.nelbo(batch, Exact())
+    codes = all_bits(3)
+    model.double()
+    seen = dense if encoder == "e1" else dense / dense.sum(1, keepdim=True)
+    eta = model.code_net(seen @ model.reader + model.reader_bias)
+    log_q = codes @ torch.nn.functional.logsigmoid(eta).T + (1 - codes) @ torch.nn.functional.logsigmoid(-eta).T
+    costs = dense_costs(model.decode(codes)[:, None], dense)
+    wanted_kl = (log_q.exp() * (log_q + 3 * math.log(2))).sum(0)
+    torch.testing.assert_close(kl.double(), wanted_kl, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(nelbo.double(), (log_q.exp() * costs).sum(0) + wanted_kl, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.float().encode(x), eta.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", [ARM(40), DisARM(40)])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_sampled_gradients_agree_with_enumerated_ones(documents, estimator, depth):
+    """All parameters, by z-scores over repetitions; the listed codes and the sampled ones take different paths."""
+    x, dense = documents
+    torch.manual_seed(2)
+    model = TextVAE(K, 3, "e1", depth, width=4)
+    batch = next(Documents(x, torch.float32).batches(len(dense)))
+
+    def gradient(how, generator=None):
+        model.zero_grad()
+        model.nelbo(batch, how, generator)[0].mean().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()]).double()
+
+    wanted = gradient(Exact())
+    generator = torch.Generator().manual_seed(5)
+    draws = torch.stack([gradient(estimator, generator) for _ in range(60)])
+    error = draws.std(0) / 60**0.5
+    z = ((draws.mean(0) - wanted) / error.clamp_min(1e-4))[error > 1e-7]
+    assert z.abs().max() < 5.5
+    assert z.square().mean() < 1.6
+
+
+def test_listed_codes_change_no_cost(documents):
+    x, dense = documents
+    torch.manual_seed(0)
+    model = TextVAE(K, 4, "e1", 2, width=6)
+    batch = next(Documents(x, torch.float32).batches(len(dense)))
+    z = torch.randint(2, (3, len(dense), 4)).float()
+    listed = model.costs(batch)(z)
+    model.codes = None
+    torch.testing.assert_close(listed, model.costs(batch)(z), rtol=1e-5, atol=1e-4)
+
+
+@pytest.fixture
+def corpora():
+    made = synthetic_text(curved_law(K, 4, 10, 30), 150, 80)
+    return Corpora(Documents(made.train, torch.float32), Documents(made.test))
+
+
+def new_run(bits=4, seed=0, **options):
+    torch.manual_seed(seed)
+    return Run(TextVAE(K, bits, "e1"), seed, learning_rate=1e-2, **options)
+
+
+PHASES = (Phase(4, DisARM()), Phase(2, ARM(3)))
+
+
+def state_of(run):
+    return run.model.state_dict(), run.best.state_dict(), run.curve
+
+
+def test_training_lowers_the_nelbo_and_keeps_the_best(corpora):
+    run = new_run()
+    train_together([run], corpora, (Phase(40, DisARM()),), batch_size=32)
+    curve = run.curve["nelbo_test"]
+    assert min(curve) < curve[0] - 5
+    estimate = [float(evaluate(run.best, corpora.test, torch.Generator().manual_seed(s))[0].mean()) for s in range(20)]
+    assert sum(estimate) / 20 == pytest.approx(min(curve), abs=1.0)
+
+
+def test_a_model_trained_with_others_is_the_one_trained_alone(corpora):
+    alone = new_run()
+    train_together([alone], corpora, PHASES, batch_size=32)
+    others = [new_run(bits=3, seed=7), new_run()]
+    train_together(others, corpora, PHASES, batch_size=32)
+    torch.testing.assert_close(state_of(others[1]), state_of(alone), rtol=0, atol=0)
+
+
+def test_a_killed_run_ends_like_one_that_was_not(corpora, tmp_path):
+    whole = new_run()
+    train_together([whole], corpora, PHASES, batch_size=32)
+
+    class Killed(Exception):
+        pass
+
+    def kill(epoch, epochs, runs):
+        if epoch == 3:
+            raise Killed
+
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(Killed):
+        train_together([new_run(checkpoint=path)], corpora, PHASES, batch_size=32, checkpoint_every=2, progress=kill)
+    resumed = new_run(checkpoint=path)
+    assert resumed.epoch == 2
+    train_together([resumed], corpora, PHASES, batch_size=32)
+    torch.testing.assert_close(state_of(resumed), state_of(whole), rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match="another configuration"):
+        new_run(checkpoint=path, fingerprint="other")
+    with pytest.raises(ValueError, match="same epoch"):
+        train_together([new_run(), new_run(checkpoint=path)], corpora, PHASES)
+
+
+def test_nan_stops_the_training(corpora):
+    run = new_run()
+    with torch.no_grad():
+        run.model.writer[0, 0] = math.nan
+    with pytest.raises(TrainingError, match="nan in epoch 1: lower the learning rate"):
+        train_together([run], corpora, PHASES)
+
+
+def test_the_collapsed_model_costs_what_the_unigram_law_does():
+    """On the real corpus: 475.594 and 463.246 nats, computed here from the counts alone."""
+    root = os.environ.get("EFVAE_DATA")
+    if not root or not (Path(root) / "20news").is_dir():
+        pytest.skip("20 Newsgroups is not here: set EFVAE_DATA to the folder that holds 20news/")
+    news = load_newsgroups()
+    totals = news.train.word_totals() + news.train.n_documents * news.train.smoothing
+    log_p = (totals / totals.sum()).log()
+    model = TextVAE(news.train.n_words, 16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.writer_bias.copy_(log_p)
+    for x, printed in ((news.train, 475.594), (news.test, 463.246)):
+        nelbo, kl = evaluate(model, Documents(x))
+        wanted = cross_entropy(x, log_p) + log_saturated(x)
+        torch.testing.assert_close(nelbo.double(), wanted, rtol=1e-4, atol=1e-2)
+        assert float(nelbo.mean()) == pytest.approx(printed, abs=2e-3)
+        assert float(kl.abs().max()) < 1e-5
+
+
+CONFIG = text.Config(corpus="curved", vocabulary=K, bits=3, epochs=3, epochs_many=0, batch_size=64, precision="float32")
+
+
+def test_a_cell_makes_a_record_once(tmp_path):
+    record = text.run(CONFIG, results=tmp_path)
+    assert record.metrics["nelbo_test"] == pytest.approx(min(record.curve["nelbo_test"]), abs=1e-3)
+    assert record.metrics["nelbo_test_base"] > record.metrics["nelbo_test"]
+    again = text.run(CONFIG, results=tmp_path)
+    assert again.provenance == record.provenance  # read, not computed
+    assert records.same(text.run(CONFIG), record)
+
+
+def test_the_second_part_continues_the_first(tmp_path):
+    both = dataclasses.replace(CONFIG, epochs_many=2, samples_many=3)
+    whole = text.run(both)
+    text.run(CONFIG, checkpoint=tmp_path)
+    assert records.same(text.run(both, checkpoint=tmp_path), whole)
+    with pytest.raises(ValueError, match="has 5 epochs, more than the 3"):
+        text.run(CONFIG, checkpoint=tmp_path)
+
+
+def test_cells_together_give_the_records_of_cells_alone(tmp_path):
+    configs = [CONFIG, dataclasses.replace(CONFIG, encoder="e2", d_hidden=1, width=8)]
+    both = text.run_together(configs, results=tmp_path)
+    for config, record in zip(configs, both, strict=True):
+        assert records.same(text.run(config), record)
+    with pytest.raises(ValueError, match="must agree"):
+        text.run_together([CONFIG, dataclasses.replace(CONFIG, seed=1)])
+
+
+def test_held_out_documents_select_the_epoch():
+    solved = text.solve([dataclasses.replace(CONFIG, held_out=200, epochs=6)])[0]
+    metrics = solved.record.metrics
+    assert solved.record.curve["nelbo_held_out"][int(metrics["epoch_test"]) - 1] >= metrics["nelbo_held_out"] - 1e-3
+    assert metrics["nelbo_test_held_out"] >= metrics["nelbo_test"]
+    with pytest.raises(ValueError, match="held_out must be less than the 2000"):
+        text.solve([dataclasses.replace(CONFIG, held_out=2000)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": 0}, "bits must be a whole number of at least 1; got 0"),
+        ({"encoder": "e4"}, "encoder must be one of e1, e2, e3; got 'e4'"),
+        ({"d_hidden": 3}, "d_hidden must be 0, 1 or 2"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
+        ({"corpus": "reuters"}, "corpus must be one of 20news"),
+    ],
+)
+def test_bad_values_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **change)
