@@ -217,15 +217,15 @@ def test_a_killed_run_ends_like_one_that_was_not(corpora, tmp_path):
     whole = new_run()
     train_together([whole], corpora, PHASES, batch_size=32)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(epoch, epochs, runs):
         if epoch == 3:
-            raise Killed
+            raise KilledError
 
     path = tmp_path / "run.safetensors"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_together([new_run(checkpoint=path)], corpora, PHASES, batch_size=32, checkpoint_every=2, progress=kill)
     resumed = new_run(checkpoint=path)
     assert resumed.epoch == 2
