@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--from", dest="address", metavar="URL", help="a mirror that holds the same files")
     verify = actions.add_parser("verify", help="check each file; print its folder")
     for action in (fetch, verify):
-        action.add_argument("name", metavar="NAME", help="20news")
+        action.add_argument("name", metavar="NAME", help="20news or images")
 
     board = commands.add_parser("scoreboard", help="compare the committed records with the paper's numbers")
     board.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the file is out of date")

@@ -1,12 +1,12 @@
 """The data sets that ``efvae data`` knows."""
 
-from efvae.data import newsgroups
+from efvae.data import images, newsgroups
 from efvae.data.cache import DataError, DataSet
 from efvae.values import nearest
 
 __all__ = ["DATA_SETS", "named"]
 
-DATA_SETS = {data.name: data for data in (newsgroups.FILES,)}
+DATA_SETS = {data.name: data for data in (newsgroups.FILES, images.FILES)}
 
 
 def named(name: str) -> DataSet:

@@ -78,6 +78,9 @@ def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None]
             return verify(data)
         except DataError as error:
             tell(f"{error}: replacing it")
+    if not data.sources:
+        names = ", ".join(file.name for file in data.files)
+        raise DataError(f"{data.name} has no address to fetch it from: put {names} into {target}, or set EFVAE_DATA")
     base = (address or data.address).rstrip("/") + "/"
     try:
         downloads = cache_root() / "downloads" / data.name

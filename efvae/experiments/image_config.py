@@ -1,0 +1,158 @@
+"""What determines a run of section 4.2: data, networks, steps, and which of the four stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+from efvae import records
+from efvae.data.cache import DataError
+from efvae.data.images import Images, load_folder, load_photographs
+from efvae.data.synthetic_images import ellipse_images
+from efvae.dcgan import SIZES
+from efvae.image_vae import ENCODERS
+
+__all__ = ["DATA", "STAGES", "STEM", "Config", "fingerprint", "load_images", "needed"]
+
+STEM = "sec4_2_images"
+STAGES = ("gan", "encoder", "joint_fixed", "joint_learned")
+DATA = ("synthetic", "photographs", "celeba", "folder")
+FEATURES = ("classifier", "inception")
+PRECISIONS = ("float32", "bfloat16")
+CELEBA_IMAGES = 202599
+SYNTHETIC_IMAGES = 4096
+
+#: Fields that a stage is the first to use; an earlier stage does not depend on them.
+_FIRST_USED = {
+    "gan": (),
+    "encoder": ("sigma", "encoder", "encoder_steps", "encoder_rate", "eval_elbo"),
+    "joint_fixed": ("seed", "joint_steps", "joint_rate"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One cell: a stage of the pipeline for one data set and one seed.
+
+    Args:
+        data: ``synthetic`` (ellipses made on the spot), ``photographs`` (of fruit, redistributable), ``celeba`` or
+            ``folder`` (what ``EFVAE_IMAGES`` names).
+        stage: ``gan`` trains the truth, ``encoder`` the encoder for it by conditional likelihood, ``joint_fixed`` and
+            ``joint_learned`` both parts by the ELBO with σ_d fixed or learned. A stage computes those it rests on.
+        seed: of the joint stage: its batches and draws.
+        truth_seed: of the truth and the first encoder: their weights and batches.
+        size: pixels a side, 16, 32 or 64.
+        latent: n_z.
+        width: channels of the networks, ngf and ndf of the tutorial.
+        sigma: σ_d of the truth, where images are in [−1, 1].
+        encoder: ``diagonal``, as in the paper, or ``full`` covariance.
+        features: of the Fréchet distance: ``classifier``, trained here on the classes of the images, or ``inception``.
+        batch_size: images a step.
+        feature_steps, gan_steps, encoder_steps, joint_steps: optimiser steps of the classifier and of the stages.
+        gan_rate: learning rate, constant.
+        encoder_rate, joint_rate: learning rates at the first step; they fall along a half cosine.
+        eval_images: images of each sample that a Fréchet distance compares.
+        eval_elbo: fresh samples of p* for the ELBO.
+        precision: of convolutions in training, ``float32`` or ``bfloat16``; evaluation is in float32.
+        on_bad: unreadable images: ``stop``, or ``skip`` them.
+
+    Raises:
+        ValueError: a value out of its range.
+
+    Paper: sec-4-2
+    """
+
+    data: str = "synthetic"
+    stage: str = "joint_learned"
+    seed: int = 0
+    truth_seed: int = 0
+    size: int = 32
+    latent: int = 100
+    width: int = 32
+    sigma: float = 0.05
+    encoder: str = "diagonal"
+    features: str = "classifier"
+    batch_size: int = 128
+    feature_steps: int = 600
+    gan_steps: int = 2500
+    encoder_steps: int = 3000
+    joint_steps: int = 3000
+    gan_rate: float = 2e-4
+    encoder_rate: float = 1e-3
+    joint_rate: float = 5e-4
+    eval_images: int = 8192
+    eval_elbo: int = 4096
+    precision: str = "bfloat16"
+    on_bad: str = "stop"
+
+    def __post_init__(self) -> None:
+        choices = {"data": DATA, "stage": STAGES, "encoder": ENCODERS, "features": FEATURES, "precision": PRECISIONS,
+                   "on_bad": ("stop", "skip"), "size": SIZES}  # fmt: skip
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {getattr(self, name)!r}")
+        least = {"seed": 0, "truth_seed": 0, "latent": 1, "width": 1, "batch_size": 2, "feature_steps": 1,
+                 "gan_steps": 1, "encoder_steps": 1, "joint_steps": 1, "eval_images": 16, "eval_elbo": 16}  # fmt: skip
+        for name, low in least.items():
+            if not low <= getattr(self, name) < 2**31:
+                raise ValueError(f"{name} must be a whole number of at least {low}; got {getattr(self, name)}")
+        for name in ("sigma", "gan_rate", "encoder_rate", "joint_rate"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be a positive number; got {value}")
+
+
+def needed(config: Config, stage: str | None = None) -> Config:
+    """The config of a stage, with the fields that it does not depend on set back to their defaults.
+
+    Two runs that differ in later stages only share what they computed before.
+
+    Args:
+        config: of any stage.
+        stage: which; by default the config's own.
+
+    Paper: sec-4-2
+    """
+    stage = stage or config.stage
+    unused = [name for later, names in _FIRST_USED.items() if STAGES.index(later) > STAGES.index(stage)
+              for name in names]  # fmt: skip
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    back = {name: defaults[name] for name in [*unused, "on_bad"]}
+    return dataclasses.replace(config, stage=stage, **back)  # type: ignore[arg-type]
+
+
+def fingerprint(config: Config, data_sha256: str, stage: str, part: str = "") -> str:
+    """Hash of what a stored model of a stage must agree in.
+
+    Args:
+        config: of any stage.
+        data_sha256: checksum of the images.
+        stage: which.
+        part: of the stage.
+
+    Paper: sec-4-2
+    """
+    plain = records.config_dict(needed(config, stage))
+    return hashlib.sha256(json.dumps([plain, data_sha256, part], sort_keys=True).encode()).hexdigest()
+
+
+def load_images(config: Config) -> Images:
+    """The images of a config.
+
+    Raises:
+        DataError: they are not there, cannot be read, or are no CelebA.
+
+    Paper: sec-4-2
+    """
+    if config.data == "synthetic":
+        return ellipse_images(SYNTHETIC_IMAGES, config.size)
+    if config.data == "photographs":
+        return load_photographs(config.size)
+    images = load_folder(None, config.size, on_bad=config.on_bad)
+    found = len(images.train) + len(images.test)
+    if config.data == "celeba" and found != CELEBA_IMAGES:
+        raise DataError(f"CelebA has {CELEBA_IMAGES} images, EFVAE_IMAGES names {found}: use data=folder for others")
+    return images

@@ -1,0 +1,121 @@
+"""Models of finished stages on disk, for the stages that rest on them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from efvae.checkpoint import CheckpointError
+from efvae.data.images import scaled
+from efvae.train import Curve
+
+__all__ = ["Store", "device", "images_in_batches", "placed"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def device() -> torch.device:
+    """The accelerator if there is one; ``CUDA_VISIBLE_DEVICES=`` keeps to the CPU.
+
+    Own: own-images
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def placed(module: Module) -> Module:
+    """The module on the device, its convolutions in the memory layout that is fastest there and on a CPU.
+
+    Own: own-images
+    """
+    moved: Module = module.to(device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of checkpoints, or nowhere.
+
+    Args:
+        folder: where models and resumable states lie; None stores nothing.
+
+    Own: own-images
+    """
+
+    folder: Path | None = None
+
+    def path(self, name: str, fingerprint: str, kind: str) -> Path | None:
+        """File of a stage: ``<name>-<8 hex digits>.<kind>.safetensors``."""
+        return None if self.folder is None else self.folder / f"{name}-{fingerprint[:8]}.{kind}.safetensors"
+
+    def keep(self, name: str, fingerprint: str, model: nn.Module, curve: Curve | None = None) -> None:
+        """Write a finished model and its curve, in one step; the state to resume from is not needed any more."""
+        path = self.path(name, fingerprint, "model")
+        if path is None:
+            return
+        from safetensors.torch import save_file
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+        try:
+            save_file(tensors, part, {"fingerprint": fingerprint, "curve": json.dumps(curve or {})})
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        state = self.path(name, fingerprint, "state")
+        if state is not None:
+            state.unlink(missing_ok=True)
+
+    def restore(self, name: str, fingerprint: str, model: nn.Module) -> Curve | None:
+        """Fill a model from its file.
+
+        Returns:
+            The curve of its training, None if there is no such file.
+
+        Raises:
+            CheckpointError: damaged, or of another configuration or architecture; one line names the file.
+        """
+        path = self.path(name, fingerprint, "model")
+        if path is None or not path.exists():
+            return None
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = file.metadata() or {}
+                written, curve = meta["fingerprint"], Curve(json.loads(meta["curve"]))
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew") from error
+        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        wrong = sorted(k for k in shapes.keys() | tensors.keys()
+                       if k not in tensors or shapes.get(k) != tuple(tensors[k].shape))  # fmt: skip
+        if wrong:
+            raise CheckpointError(f"checkpoint {path} is of another architecture ({wrong[0]} differs): delete it")
+        if written != fingerprint:
+            raise CheckpointError(f"checkpoint {path} belongs to another configuration: delete it or name another")
+        model.load_state_dict(tensors)
+        return curve
+
+
+def images_in_batches(pixels: Tensor, size: int = 256) -> Iterator[Tensor]:
+    """Images on the device in [−1, 1], batch by batch.
+
+    Args:
+        pixels: uint8, shape ``(n, 3, h, w)``.
+        size: images a batch.
+
+    Own: own-frechet
+    """
+    for start in itertools.count(0, size):
+        if start >= len(pixels):
+            return
+        yield scaled(pixels[start : start + size].to(device()))

@@ -1,0 +1,288 @@
+r"""Section 4.2: a Gaussian VAE on images that starts from the truth, a GAN's generator with pixel noise.
+
+One cell, with the stages it rests on; what is in the checkpoint folder is not computed again::
+
+    python -m efvae.experiments.images data=photographs stage=joint_learned seed=0 --checkpoint runs/images
+
+The paper's scale (64 × 64, width 64, CelebA, FID), killed and started again as often as need be::
+
+    EFVAE_IMAGES=img_align_celeba.zip EFVAE_INCEPTION=pt_inception-2015-12-05-6726825d.pth \
+    python -m efvae.experiments.images data=celeba features=inception size=64 width=64 gan_steps=8000 \
+        encoder_steps=100000 joint_steps=100000 eval_images=200000 stage=joint_learned --checkpoint runs/images
+
+With ``data=photographs`` and without ``features`` it is the same on the photographs of fruit. See
+:mod:`efvae.data.images` for where images come from.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from efvae import records
+from efvae.checkpoint import CheckpointError
+from efvae.data.images import Images
+from efvae.experiments import image_measures as measures
+from efvae.experiments.image_config import STAGES, STEM, Config, fingerprint, load_images, needed
+from efvae.experiments.image_features import classified, feature_network
+from efvae.experiments.image_measures import Comparison
+from efvae.experiments.image_pictures import drawn, picture_path, reconstructions, write_picture
+from efvae.experiments.image_stages import empty_vae, train_encoder, train_joint
+from efvae.experiments.image_store import Store, device, images_in_batches
+from efvae.experiments.image_truth import Truth, chosen_look, empty_generator, train_gan
+from efvae.image_vae import ImageVAE, entropy_bound
+from efvae.metrics.frechet import distance, moments
+from efvae.records import Record
+from efvae.train import Curve, TrainingError
+
+__all__ = ["STAGES", "STEM", "Config", "Solution", "main", "run", "solve"]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Records of a cell and of the stages it rests on, with the models.
+
+    Args:
+        records: by stage.
+        truth: p*.
+        vaes: by stage, ``encoder`` and the joint one.
+        images: the data.
+
+    Paper: sec-4-2
+    """
+
+    records: dict[str, Record]
+    truth: Truth
+    vaes: dict[str, ImageVAE]
+    images: Images
+
+
+def solve(config: Config, checkpoint: Path | None = None, results: Path | None = None) -> Solution:
+    """Compute a stage and those it rests on.
+
+    Metrics, in nats per image unless the name says another unit; ``D`` is ``fid`` or ``frechet_classifier``::
+
+        elbo, elbo_error          under p*, on fresh samples, with its standard error; kl, reconstruction: its parts
+        entropy_bound             what the pixel noise of p* lets no model exceed in likelihood
+        D, D_spread               Fréchet distance to samples of p*, mean and standard deviation over resamples;
+                                  of stage encoder, whose decoder is the truth's, it is the zero of the scale
+        D_without_noise           of the decoder's means to the truth's
+        sigma                     σ_d
+        active_latents            latent dimensions whose posterior mean varies
+        affine_share_prior        share of the decoder's variance that an affine function of z explains, z ~ prior
+        affine_share_support      the same for z from the encoder, x ~ p*
+        converged                 1 if the last fifth of the steps changed the ELBO by less than 1 % of its gain
+        last_fifth_change         that change
+
+    Args:
+        config: the cell.
+        checkpoint: folder of models of finished stages and of states to resume from.
+        results: folder of records; those that are missing are written as soon as they are known.
+
+    Raises:
+        efvae.data.cache.DataError: the images are not there, or wrong.
+        efvae.metrics.inception.WeightsError: the network of FID is not there, or wrong.
+        efvae.train.TrainingError: a loss is not finite, or the GAN collapsed.
+        efvae.checkpoint.CheckpointError: a checkpoint is damaged, or of another configuration or architecture.
+
+    Paper: sec-4-2, tab-1
+    """
+    images = load_images(config)
+    run = _Run(config, images, checkpoint, results)
+    truth = run.truth()
+    vaes = {}
+    if config.stage != "gan":
+        vaes["encoder"] = run.encoder(truth)
+    if config.stage.startswith("joint"):
+        vaes[config.stage] = run.joint(truth, vaes["encoder"])
+    return Solution(run.records, truth, vaes, images)
+
+
+def run(
+    config: Config, *, results: Path | None = None, refresh: bool = False, checkpoint: Path | None = None
+) -> Record:
+    """The record of one cell, computed unless it is there already.
+
+    Args:
+        config: the cell.
+        results: folder of records to look in and to write to; None computes and stores nothing.
+        refresh: measure again although the record exists.
+        checkpoint: folder for checkpoints, see :func:`solve`.
+
+    Paper: sec-4-2, tab-1
+    """
+    if results is not None:
+        own = needed(config)
+        known = records.find(STEM, own, results, load_images(config).sha256)
+        if known is not None and not refresh:
+            return known
+        if known is not None:
+            (results / STEM / f"{known.cell}.json").unlink()
+    return solve(config, checkpoint, results).records[config.stage]
+
+
+class _Run:
+    """Images, their features, the store; each stage is computed when it is asked for, and then measured."""
+
+    def __init__(self, config: Config, images: Images, checkpoint: Path | None, results: Path | None) -> None:
+        self.config, self.images, self.store, self.results = config, images, Store(checkpoint), results
+        self.records: dict[str, Record] = {}
+        # the classifier depends on the images alone: models of any width are measured by the same one
+        alone = Config(data=config.data, size=config.size, feature_steps=config.feature_steps)
+        mark = fingerprint(alone, images.sha256, "gan", "features")
+        self.features, self.classifier = feature_network(config, images, self.store, mark)
+        self.distance = "fid" if config.features == "inception" else "frechet_classifier"
+        self._comparison: Comparison | None = None
+
+    def truth(self) -> Truth:
+        """Stage ``gan``."""
+        generator = empty_generator(self.config)
+        curve, seconds = self._model(
+            "gan", generator, lambda state: train_gan(self.config, self.images, self.features, state)
+        )
+        truth = Truth(generator.eval().requires_grad_(requires_grad=False), self.config.latent, self.config.sigma)
+        self._record("gan", curve, seconds, lambda: self._of_truth(truth, curve))
+        return truth
+
+    def encoder(self, truth: Truth) -> ImageVAE:
+        """Stage ``encoder``."""
+        vae = empty_vae(self.config)
+        curve, seconds = self._model("encoder", vae, lambda state: train_encoder(self.config, truth, state))
+        vae.eval().requires_grad_(requires_grad=False)
+
+        def metrics() -> dict[str, float]:
+            likelihood = measures.conditional_log_likelihood(vae, truth, self.config.eval_elbo, 3)
+            flat, change = measures.flat(curve["conditional_log_likelihood"])
+            return self._of_vae(vae, truth) | {
+                "conditional_log_likelihood": likelihood, "converged": float(flat), "last_fifth_change": change
+            }  # fmt: skip
+
+        self._record("encoder", curve, seconds, metrics, lambda: self._rows(vae, truth))
+        return vae
+
+    def joint(self, truth: Truth, start: ImageVAE) -> ImageVAE:
+        """Stage ``joint_fixed`` or ``joint_learned``."""
+        stage = self.config.stage
+        vae = empty_vae(self.config, learn_sigma=stage == "joint_learned")
+        comparison = self._compare(truth)
+        curve, seconds = self._model(
+            stage, vae, lambda state: train_joint(self.config, truth, start, comparison, state)
+        )
+        vae.eval().requires_grad_(requires_grad=False)
+
+        def metrics() -> dict[str, float]:
+            flat, change = measures.flat(curve["elbo"])
+            return self._of_vae(vae, truth) | {"converged": float(flat), "last_fifth_change": change}
+
+        self._record(stage, curve, seconds, metrics, lambda: drawn(vae.decoder, vae.latent, vae.sigma))
+        return vae
+
+    def _compare(self, truth: Truth) -> Comparison:
+        if self._comparison is None:
+            self._comparison = Comparison.with_truth(truth, self.features, self.config.eval_images)
+        return self._comparison
+
+    def _model(
+        self, stage: str, empty: torch.nn.Module, train: Callable[[Path | None], tuple[torch.nn.Module, Curve]]
+    ) -> tuple[Curve, float]:
+        """Fill a model from the store or by training; its curve and the seconds it took."""
+        mark, started = fingerprint(self.config, self.images.sha256, stage), time.monotonic()
+        stored = self.store.restore(stage, mark, empty)
+        if stored is not None:
+            return stored, 0.0
+        model, curve = train(self.store.path(stage, mark, "state"))
+        empty.load_state_dict(model.state_dict())
+        self.store.keep(stage, mark, empty, curve)
+        return curve, time.monotonic() - started
+
+    def _record(
+        self,
+        stage: str,
+        curve: Curve,
+        seconds: float,
+        measure: Callable[[], dict[str, float]],
+        picture: Callable[[], Tensor] | None = None,
+    ) -> None:
+        config, data = needed(self.config, stage), self.images.sha256
+        known = None if self.results is None else records.find(STEM, config, self.results, data)
+        if known is not None:
+            self.records[stage] = known
+            return
+        started = time.monotonic()
+        metrics: dict[str, float | None] = {"fid": None, **measure()}
+        named = {self.distance if name == "frechet" else name: values for name, values in curve.items()}
+        record = records.make(STEM, config, metrics, named, seconds=seconds + time.monotonic() - started,
+                              device=device().type, data_sha256=data, show=_SHOWN[stage])  # fmt: skip
+        self.records[stage] = record
+        if self.results is not None:
+            records.write(record, self.results)
+            if picture is not None:
+                write_picture(picture_path(self.results / STEM, record.cell), picture())
+
+    def _of_truth(self, truth: Truth, curve: Curve) -> dict[str, float]:
+        """How good the truth is as a model of photographs; the comparison by which it was chosen."""
+        step = chosen_look(curve)
+        found = {
+            "chosen_step": curve["step"][step],
+            "variety": curve["variety"][step],
+            f"{self.distance}_to_held_out": curve["frechet"][step],
+            f"{self.distance}_train_to_held_out": distance(
+                moments(images_in_batches(self.images.train), self.features),
+                moments(images_in_batches(self.images.test), self.features),
+            ),
+        }
+        if self.classifier is not None:
+            found |= classified(self.classifier, self.images, truth)
+        return found
+
+    def _of_vae(self, vae: ImageVAE, truth: Truth) -> dict[str, float]:
+        n, pixels = self.config.eval_elbo, 3 * self.config.size**2
+        compared = self._compare(truth).measure(vae)
+        prior = truth.latents(n, torch.Generator(device()).manual_seed(4))
+        return (
+            measures.elbo_on_fresh_samples(vae, truth, n, 5)
+            | {name.replace("frechet", self.distance): value for name, value in compared.items()}
+            | measures.latents_in_use(vae, truth, n, 6)
+            | {
+                "entropy_bound": entropy_bound(pixels, truth.sigma),
+                "sigma": vae.sigma,
+                "affine_share_prior": measures.affine_share(vae.decoder, prior),
+                "affine_share_support": measures.affine_share(
+                    vae.decoder, measures.support_of_encoder(vae, truth, n, 7)
+                ),
+            }
+        )
+
+    def _rows(self, vae: ImageVAE, truth: Truth) -> Tensor:
+        """Fig. 3, and below it the truth's row of Fig. 4."""
+        return torch.cat([reconstructions(vae, truth), drawn(truth.decoder, truth.latent, truth.sigma)])
+
+
+_SHOWN = {
+    "gan": ("data", "stage", "truth_seed"),
+    "encoder": ("data", "stage", "encoder", "truth_seed"),
+    "joint_fixed": ("data", "stage", "encoder", "seed"),
+    "joint_learned": ("data", "stage", "encoder", "seed"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one cell from the command line; bad input and a checkpoint that does not fit are one line and exit code 2.
+
+    Paper: sec-4-2
+    """
+    try:
+        return records.main(Config, run, argv)
+    except (CheckpointError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, CheckpointError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

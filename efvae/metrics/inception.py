@@ -1,0 +1,126 @@
+"""Features of FID: the Inception network of pytorch-fid, with weights that are checked.
+
+Neither is a requirement of this package: ``pip install 'efvae[fid]'`` brings the network, and the weights are a file of
+91 MB that pytorch-fid's page of releases offers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+__all__ = ["WEIGHTS", "WeightsError", "ensure_torchvision", "features", "find_weights"]
+
+#: File name; it carries the first digits of the checksum.
+WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
+FEATURES = 2048
+
+
+class WeightsError(ValueError):
+    """The network of FID cannot be used, in one line: what is wrong and how to get it.
+
+    Paper: tab-1
+    """
+
+
+def find_weights(path: Path | str | None = None) -> Path:
+    """The weights' file, checked.
+
+    Args:
+        path: the file; by default what ``EFVAE_INCEPTION`` names, else where pytorch-fid downloads it to.
+
+    Raises:
+        WeightsError: it is not there, or its sha256 does not begin with 6726825d.
+
+    Paper: tab-1
+    """
+    named = path or os.environ.get("EFVAE_INCEPTION")
+    place = Path(named).expanduser() if named else Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+    if not place.is_file():
+        raise WeightsError(
+            f"FID needs the weights {WEIGHTS}, which are not at {place}: download them from the releases of "
+            "github.com/mseitzer/pytorch-fid and let EFVAE_INCEPTION name the file"
+        )
+    with place.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    expected = WEIGHTS.removesuffix(".pth").rpartition("-")[2]
+    if not found.startswith(expected):
+        raise WeightsError(f"{place} is altered: sha256 {found[:8]}…, expected {expected}…; download {WEIGHTS} again")
+    return place
+
+
+def ensure_torchvision() -> None:
+    """Import torchvision, also a CUDA build of it beside a CPU build of torch, which lacks two of its operators.
+
+    Raises:
+        WeightsError: it is not installed.
+
+    Paper: tab-1
+    """
+    try:
+        importlib.import_module("torchvision")
+    except ImportError as error:
+        raise WeightsError("FID needs torchvision and pytorch-fid: pip install 'efvae[fid]'") from error
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _LIBRARIES.append(library)
+        importlib.import_module("torchvision")
+
+
+#: Operator definitions vanish with their library object.
+_LIBRARIES: list[torch.library.Library] = []
+
+
+def features(device: torch.device | str = "cpu", path: Path | str | None = None) -> Callable[[Tensor], Tensor]:
+    """The 2048 features of FID, straight from tensors.
+
+    The network scales images to 299 × 299 itself. pytorch-fid's command sees 8-bit files: values are rounded likewise.
+
+    Args:
+        device: where to compute.
+        path: the weights, see :func:`find_weights`.
+
+    Returns:
+        Map from images in [−1, 1], shape ``(b, 3, h, w)``, to shape ``(b, 2048)``.
+
+    Raises:
+        WeightsError: weights or packages are missing or wrong.
+
+    Paper: tab-1
+    """
+    weights = find_weights(path)
+    ensure_torchvision()
+    try:
+        package: Any = importlib.import_module("pytorch_fid.inception")
+    except ImportError as error:
+        raise WeightsError("FID needs pytorch-fid: pip install 'efvae[fid]'") from error
+
+    def load(*_: object, **__: object) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)
+        return state
+
+    with mock.patch.object(package, "load_state_dict_from_url", load):
+        network = package.InceptionV3([package.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]])
+    network = network.to(device).eval()
+
+    def compute(images: Tensor) -> Tensor:
+        eight_bit = ((images.clamp(-1, 1) + 1) * 127.5).round() / 255
+        found: Tensor = network(eight_bit)[0]
+        return found.flatten(1)
+
+    return compute

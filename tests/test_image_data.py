@@ -1,0 +1,162 @@
+"""Images: the photographs' facts, folders and zips of one's own, ellipses, and every bad input in one line.
+
+Labels: own-images, sec-4-2.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from efvae import cli
+from efvae.data import images
+from efvae.data.cache import DataError
+from efvae.data.synthetic_images import draw_ellipses, ellipse_images
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def jpeg(width=178, height=218, mode="RGB", colour=None) -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, (width, height), colour or ((200, 30, 30) if mode == "RGB" else 90)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.delenv("EFVAE_IMAGES", raising=False)
+    monkeypatch.delenv("EFVAE_DATA", raising=False)
+    monkeypatch.setenv("EFVAE_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "mine"
+    (place / "a").mkdir(parents=True)
+    (place / "b").mkdir()
+    for index in range(6):
+        (place / "a" / f"{index}.png").write_bytes(jpeg())
+        (place / "b" / f"{index}.png").write_bytes(jpeg(40, 30, "L"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    root = os.environ.get("EFVAE_DATA") or (str(BESIDE) if BESIDE.is_dir() else "")
+    if not (root and (Path(root) / "images").is_dir()):
+        pytest.skip("the photographs are not here: set EFVAE_DATA to the folder that holds images/")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFVAE_DATA", root)
+        yield images.load_photographs(16)
+
+
+def test_photographs_are_those_of_their_readme(photographs):
+    assert photographs.train.shape == (16477, 3, 16, 16)
+    assert photographs.test.shape == (5535, 3, 16, 16)
+    assert len(photographs.classes) == 34
+    assert 427 <= int(photographs.train_label.bincount().min()) <= int(photographs.train_label.bincount().max()) <= 492
+    assert photographs.train_label.bincount(minlength=34).min() > 0
+    # means of all 22012 images, printed in the data set's readme; averaging pixels keeps them up to rounding
+    pixels = torch.cat([photographs.train, photographs.test]).double().div(255)
+    assert torch.allclose(pixels.mean((0, 2, 3)), torch.tensor([0.6874, 0.5835, 0.4818]).double(), atol=1e-3)
+
+
+def test_a_folder_is_cropped_scaled_converted_and_split(folder):
+    found = images.load_folder(folder, 16, held_out=0.25)
+    assert found.train.shape[1:] == (3, 16, 16)
+    assert found.train.dtype == torch.uint8
+    assert len(found.train) + len(found.test) == 12
+    assert len(found.test) > 0
+    assert found.classes == ("a", "b")
+    red = found.train[found.train_label == 0][0, :, 8, 8]
+    assert red.tolist() == [200, 30, 30]
+    grey = found.train[found.train_label == 1][0, :, 8, 8]
+    assert grey.tolist() == [90, 90, 90]
+    assert images.load_folder(folder, 16, held_out=0.25).sha256 == found.sha256
+    assert images.load_folder(folder, 32, held_out=0.25).sha256 != found.sha256
+
+
+def test_the_crop_is_at_the_centre():
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    out = io.BytesIO()
+    Image.fromarray(wide).save(out, "PNG")
+    square = images._square(out.getvalue(), 10)
+    assert square.min() == 255
+    # scaling alone, without the crop, would leave the black margins in
+    assert images._square(jpeg(178, 218), 64).shape == (3, 64, 64)
+
+
+def test_a_zip_is_read_like_a_folder(folder, tmp_path):
+    path = tmp_path / "mine.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder).as_posix())
+        archive.writestr("__MACOSX/a/._0.png", b"no image")
+    assert images.load_folder(path, 16).sha256 == images.load_folder(folder, 16).sha256
+
+
+def test_unreadable_files_are_named_and_counted(folder, capsys):
+    (folder / "a" / "7.jpg").write_bytes(jpeg()[:60])
+    (folder / "a" / "8.jpg").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"2 of 14 images in .* cannot be read: a/7.jpg .*a/8.jpg .*on_bad=skip"):
+        images.load_folder(folder, 16)
+    found = images.load_folder(folder, 16, on_bad="skip")
+    assert found.skipped == ("a/7.jpg", "a/8.jpg")
+    assert len(found.train) + len(found.test) == 12
+    assert "2 of 14 images" in capsys.readouterr().err
+
+
+def test_a_wrong_place_is_told_from_a_missing_one(folder, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="no images were named: let EFVAE_IMAGES"):
+        images.load_folder(None, 16)
+    with pytest.raises(DataError, match="does not exist"):
+        images.load_folder(tmp_path / "nowhere", 16)
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "notes.txt").write_text("no image")
+    monkeypatch.setenv("EFVAE_IMAGES", str(tmp_path / "wrong"))
+    with pytest.raises(DataError, match=r"wrong place: it holds 1 other files \(such as notes.txt\) and no image"):
+        images.load_folder(None, 16)
+    with pytest.raises(DataError, match="is a file but no zip"):
+        images.load_folder(tmp_path / "wrong" / "notes.txt", 16)
+
+
+def test_the_command_verifies_the_zip(folder, tmp_path, monkeypatch, capsys):
+    assert cli.main(["data", "verify", "images"]) == 2
+    assert "images is not here" in capsys.readouterr().err
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "fruits360-34-64px.zip").write_bytes(b"x" * 48703881)
+    monkeypatch.setenv("EFVAE_DATA", str(tmp_path))
+    assert cli.main(["data", "verify", "images"]) == 2
+    assert "fruits360-34-64px.zip is altered" in capsys.readouterr().err
+    monkeypatch.delenv("EFVAE_DATA")
+    assert cli.main(["data", "fetch", "images"]) == 2
+    line = capsys.readouterr().err.strip()
+    assert "no address" in line
+    assert "\n" not in line
+
+
+def test_ellipses_are_a_function_of_their_factors():
+    drawn = draw_ellipses(64, 32, seed=1)
+    assert torch.equal(draw_ellipses(64, 32, seed=1).images, drawn.images)
+    assert not torch.equal(draw_ellipses(64, 32, seed=2).images, drawn.images)
+    red = drawn.label < 2
+    darkness = 255 - drawn.images.double()
+    assert (darkness[red][:, 2].sum((1, 2)) > darkness[red][:, 0].sum((1, 2))).all()  # red keeps its red channel
+    # the centre of what is not white is the centre factor
+    weight = darkness.sum(1)
+    side = torch.linspace(-1, 1, 32, dtype=torch.float64)
+    x = (weight.sum(1) * side).sum(1) / weight.sum((1, 2))
+    assert (x - drawn.factors[:, 0]).abs().max() < 0.08
+    found = ellipse_images(64, 16)
+    assert found.train.shape == (48, 3, 16, 16)
+    assert found.test.shape == (16, 3, 16, 16)
+    with pytest.raises(ValueError, match="at least 4"):
+        ellipse_images(3)
+
+
+def test_scaling():
+    assert images.scaled(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]

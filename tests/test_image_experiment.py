@@ -1,0 +1,249 @@
+"""The pipeline of section 4.2 at the smallest scale: stages, records, resuming, bad input.
+
+Labels: sec-4-2, tab-1, fig-3, fig-4, fn-3, own-active-latents, own-affine-share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from efvae import dcgan, records
+from efvae.experiments import image_measures as measures
+from efvae.experiments import image_truth, images
+from efvae.experiments.image_config import Config, fingerprint, load_images, needed
+from efvae.experiments.image_pictures import drawn, picture_path, read_picture, write_picture
+from efvae.experiments.image_store import Store
+from efvae.experiments.image_truth import Truth, chosen_look
+from efvae.image_vae import ImageVAE
+
+SMOKE = Config(size=16, latent=4, width=8, batch_size=32, feature_steps=40, gan_steps=240, gan_rate=2e-3,
+               encoder_steps=60, encoder_rate=3e-3, joint_steps=60, joint_rate=2e-3, eval_images=512,
+               eval_elbo=512)  # fmt: skip
+WORDS = [f"{key}={value}" for key, value in dataclasses.asdict(SMOKE).items()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.fixture(scope="module")
+def learned(folder) -> images.Solution:
+    return images.solve(SMOKE, folder / "checkpoints", folder / "results")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("efvae.experiments.image_config.SYNTHETIC_IMAGES", 1024)
+        yield
+
+
+def test_each_stage_leaves_a_record_and_its_picture(learned, folder):
+    found = {record.config["stage"]: record for record in records.load(images.STEM, folder / "results")}
+    assert set(found) == {"gan", "encoder", "joint_learned"}
+    assert all(records.same(found[stage], learned.records[stage]) for stage in found)
+    for stage, rows in (("encoder", 4), ("joint_learned", 1)):
+        path = picture_path(folder / "results" / images.STEM, found[stage].cell)
+        assert read_picture(path).shape == (rows, 10, 16, 16, 3)
+    # the last row of the encoder's picture and the joint model's are of the same latents and noise
+    assert found["encoder"].config["seed"] == Config().seed  # what a stage does not use does not name it
+    assert found["gan"].config["encoder_steps"] == Config().encoder_steps
+    assert found["joint_learned"].config["joint_steps"] == 60
+
+
+def test_the_elbo_rises_below_its_bound_and_the_decoder_moves(learned):
+    first, joint = (learned.records[stage].metrics for stage in ("encoder", "joint_learned"))
+    assert joint["elbo"] > first["elbo"] + 10 * (joint["elbo_error"] + first["elbo_error"])
+    assert (
+        first["elbo"] < first["entropy_bound"] == pytest.approx(768 * (-0.5 * math.log(2 * math.pi * math.e * 0.0025)))
+    )
+    assert joint["elbo"] < joint["entropy_bound"]
+    assert first["frechet_classifier"] < joint["frechet_classifier"]
+    assert first["sigma"] == pytest.approx(0.05)
+    assert joint["sigma"] > 0.05
+    assert joint["elbo"] == pytest.approx(joint["reconstruction"] - joint["kl"])
+    assert first["fid"] is None
+    curve = learned.records["joint_learned"].curve
+    assert curve["step"][0] == 0
+    assert curve["elbo"][0] == pytest.approx(first["elbo"], abs=8 * first["elbo_error"])
+    assert len({len(column) for column in curve.values()}) == 1
+    # the truth itself was not touched
+    start = learned.vaes["encoder"].decoder.state_dict()
+    assert all(torch.equal(value, start[key]) for key, value in learned.truth.decoder.state_dict().items())
+
+
+def test_conditional_likelihood_brings_the_encoder_to_its_latents(learned):
+    truth, vae = learned.truth, learned.vaes["encoder"]
+    prior = -0.5 * SMOKE.latent * (1 + math.log(2 * math.pi))  # q(z | x) = p(z)
+    metrics = learned.records["encoder"].metrics
+    assert metrics["conditional_log_likelihood"] > prior + 0.1
+    assert metrics["conditional_log_likelihood"] == measures.conditional_log_likelihood(vae, truth, 512, 3)
+
+
+def test_the_chosen_generator_is_the_best_that_is_not_collapsed():
+    curve = {"step": [1.0, 2, 3, 4], "frechet": [1.0, 5, 4, 6], "variety": [0.1, 0.9, 0.8, 1]}
+    assert chosen_look(curve) == 2
+
+
+def test_finished_stages_are_not_computed_again(learned, folder, monkeypatch):
+    monkeypatch.setattr(images, "train_gan", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(images, "train_encoder", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(images, "train_joint", lambda *_: pytest.fail("trained again"))
+    again = images.solve(SMOKE, folder / "checkpoints")
+    assert all(records.same(again.records[stage], record) for stage, record in learned.records.items())
+    assert images.run(SMOKE, results=folder / "results") == learned.records["joint_learned"]
+
+
+def test_a_killed_run_resumes_to_the_same_record(learned, folder, tmp_path, monkeypatch):
+    """Killed in the GAN, in the encoder's and in the joint training: the record is that of a run that was not."""
+    config = dataclasses.replace(SMOKE, gan_steps=20, encoder_steps=15, joint_steps=15, eval_images=64, eval_elbo=64)
+    monkeypatch.setattr(image_truth, "LEAST_VARIETY", 0.0)
+    whole = images.solve(config, tmp_path / "whole").records
+    for module, name, calls in ((image_truth, "save_checkpoint", 7), (None, "efvae.train.save_checkpoint", 9)):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, module, name, calls)
+            with pytest.raises(KeyboardInterrupt):
+                images.solve(config, tmp_path / "killed")
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, None, "efvae.train.save_checkpoint", 13)
+        with pytest.raises(KeyboardInterrupt):
+            images.solve(config, tmp_path / "killed")
+    resumed = images.solve(config, tmp_path / "killed").records
+    assert all(records.same(resumed[stage], record) for stage, record in whole.items())
+
+
+def kill_at(patch, module, name, calls):
+    from efvae.checkpoint import save_checkpoint
+
+    left = [calls]
+
+    def save(*words):
+        save_checkpoint(*words)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    if module is None:
+        patch.setattr(name, save)
+    else:
+        patch.setattr(module, name, save)
+
+
+def test_a_full_covariance_runs_through(learned, folder):
+    found = images.solve(dataclasses.replace(SMOKE, encoder="full", stage="joint_fixed"), folder / "checkpoints")
+    assert found.records["joint_fixed"].metrics["sigma"] == pytest.approx(0.05)
+    assert found.vaes["joint_fixed"].posterior(torch.zeros(2, 3, 16, 16)).below is not None
+    assert found.truth.decoder.state_dict().keys() == learned.truth.decoder.state_dict().keys()
+
+
+def test_an_affine_decoder_has_the_share_one_and_a_square_none():
+    z = torch.randn(800, 3, generator=torch.Generator().manual_seed(0))
+    affine = nn.Linear(3, 12)
+    assert measures.affine_share(affine, z) == pytest.approx(1, abs=1e-9)
+    assert measures.affine_share(lambda z: z.square(), z) < 0.05
+    with pytest.raises(ValueError, match="at least 6 latents"):
+        measures.affine_share(affine, z[:5])
+
+
+def test_latents_in_use_are_those_that_the_encoder_reads():
+    class ReadsTwo(nn.Module):
+        def forward(self, x):
+            mean = torch.stack([x[:, 0, 0, 0], 0 * x[:, 0, 0, 0], x[:, 1, 0, 0]], 1)
+            return torch.cat([mean, 0 * mean], 1)
+
+    decoder = nn.Sequential(nn.Unflatten(1, (3, 1, 1)))
+    vae = ImageVAE(decoder, ReadsTwo(), 3, 0.05)
+    assert measures.latents_in_use(vae, Truth(decoder, 3, 0.05), 500, 0)["active_latents"] == 2
+
+
+def test_flat_curves():
+    rising = [float(k) for k in range(20)]
+    assert measures.flat(rising) == (False, 4.0)
+    assert measures.flat([-1e6, *[1.0 + 0.01 * k for k in range(19)]])[0]
+    assert measures.flat([0.0, 100, 100, 100, 100, 100.5])[0]
+
+
+def test_a_row_of_pictures_survives_its_file(tmp_path):
+    decoder = dcgan.folded(dcgan.generator(4, 2, 16))
+    rows = drawn(decoder, 4, 0.05, columns=3)
+    write_picture(tmp_path / "a.png", rows)
+    back = read_picture(tmp_path / "a.png", 3).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+    assert (back - rows.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-6
+
+
+def refused(words, capsys, code=2) -> str:
+    assert images.main(words) == code
+    line = capsys.readouterr().err.strip()
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("sigma=0", "sigma must be a positive number; got 0.0"),
+        ("sigma=-1", "sigma must be a positive number"),
+        ("size=48", "size must be one of 16, 32, 64; got 48"),
+        ("data=imagenet", "data must be one of synthetic, photographs, celeba, folder"),
+        ("width=0", "width must be a whole number of at least 1"),
+        ("sigmas=1", "unknown key 'sigmas'"),
+    ],
+)
+def test_bad_values_are_one_line(word, message, capsys):
+    assert message in refused([word], capsys)
+
+
+def test_missing_data_and_weights_are_one_line(capsys, monkeypatch, tmp_path):
+    for name in ("EFVAE_IMAGES", "EFVAE_DATA", "EFVAE_INCEPTION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("EFVAE_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    options = ["--results", str(tmp_path)]
+    assert "EFVAE_IMAGES" in refused(["data=celeba", *options], capsys)
+    assert "images is not here" in refused(["data=photographs", *options], capsys)
+    assert "FID needs the weights" in refused([*WORDS, "features=inception", *options], capsys)
+
+
+def test_fewer_images_than_celeba_has_are_not_called_so(tmp_path, monkeypatch, capsys):
+    for index, pixels in enumerate(load_images(SMOKE).train[:4]):
+        write_picture(tmp_path / f"{index}.png", pixels[None, None].float() / 127.5 - 1)
+    monkeypatch.setenv("EFVAE_IMAGES", str(tmp_path))
+    options = ["--results", str(tmp_path / "results")]
+    assert "CelebA has 202599 images" in refused(["data=celeba", *options], capsys)
+    assert "no classes (subfolders)" in refused(["data=folder", *options], capsys)
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsys):
+    store, data = Store(folder / "checkpoints"), load_images(SMOKE).sha256
+    wider = dataclasses.replace(SMOKE, width=16)
+    model, state = (store.path("gan", fingerprint(wider, data, "gan"), kind) for kind in ("model", "state"))
+    model.write_bytes(store.path("gan", fingerprint(SMOKE, data, "gan"), "model").read_bytes())
+    words = [*WORDS, "width=16", "--results", str(folder / "other"), "--checkpoint", str(store.folder)]
+    line = refused(words, capsys)
+    assert f"{model} is of another architecture" in line
+    assert "delete it" in line
+    model.write_bytes(b"no tensors")
+    assert "is damaged" in refused(words, capsys)
+    # of the same shapes, but trained otherwise
+    other = dataclasses.replace(SMOKE, gan_steps=241)
+    store.path("gan", fingerprint(other, data, "gan"), "model").write_bytes(
+        store.path("gan", fingerprint(SMOKE, data, "gan"), "model").read_bytes()
+    )
+    words = [*WORDS, "gan_steps=241", "--results", str(folder / "other"), "--checkpoint", str(store.folder)]
+    assert "belongs to another configuration" in refused(words, capsys)
+    assert not state.exists()
+    assert not (folder / "other").exists()
+
+
+def test_needed_keeps_what_a_stage_uses():
+    assert needed(SMOKE, "gan").gan_steps == SMOKE.gan_steps
+    assert needed(SMOKE, "gan").sigma == Config().sigma
+    assert needed(dataclasses.replace(SMOKE, seed=5), "encoder").seed == 0
+    assert needed(dataclasses.replace(SMOKE, seed=5)).seed == 5

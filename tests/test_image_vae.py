@@ -1,0 +1,122 @@
+"""DCGAN networks with their normalisation folded, and the image VAE against the library's families.
+
+Labels: sec-4-2, eq-1a.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from efvae import dcgan, objectives
+from efvae.estimators import Reparameterized
+from efvae.image_vae import ImageVAE, Posterior, entropy_bound, outputs
+
+
+def source(seed=0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("size", dcgan.SIZES)
+def test_shapes(size):
+    z, x = torch.randn(3, 5, generator=source()), torch.randn(3, 3, size, size, generator=source())
+    assert dcgan.generator(5, 2, size)(z).shape == (3, 3, size, size)
+    assert dcgan.discriminator(2, size)(x).shape == (3, 1)
+    assert dcgan.encoder(10, 2, size)(x).shape == (3, 10)
+
+
+def test_the_tutorials_networks():
+    # number of parameters of the tutorial's generator (nz 100, ngf 64) and discriminator (ndf 64)
+    assert sum(p.numel() for p in dcgan.generator().parameters()) == 3_576_704
+    ours = sum(p.numel() for p in dcgan.discriminator().parameters())
+    assert ours == 2_765_568 + 1  # with the bias of the last layer
+
+
+def test_wrong_sizes_are_refused():
+    with pytest.raises(ValueError, match="image size must be one of 16, 32, 64 pixels; got 48"):
+        dcgan.generator(size=48)
+    with pytest.raises(ValueError, match="width must be"):
+        dcgan.encoder(4, width=0)
+
+
+def trained_a_little(network: nn.Module, make) -> nn.Module:
+    """So that scales, shifts and running statistics are not the first ones."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.normal_(1, 0.3, generator=source(1))
+                module.bias.normal_(0, 0.3, generator=source(2))
+        for k in range(3):
+            network(make(k))
+    return network
+
+
+@pytest.mark.parametrize("kind", ["generator", "encoder"])
+def test_folding_keeps_the_function_and_settling_its_statistics(kind):
+    if kind == "generator":
+        network, make = dcgan.generator(4, 3, 16), lambda k: torch.randn(50, 4, generator=source(k))
+    else:
+        network, make = dcgan.encoder(6, 3, 16), lambda k: torch.randn(50, 3, 16, 16, generator=source(k))
+    network = trained_a_little(network, make)
+    x = make(9)
+    plain = dcgan.folded(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in plain)
+    with torch.no_grad():
+        assert torch.allclose(plain(x), network.eval()(x), atol=1e-5)
+        batch = make(5)
+        settled = dcgan.settle(network, [batch])
+        # statistics of one batch: what training mode does on it, up to the factor of the unbiased variance
+        assert torch.allclose(settled(batch), network.train()(batch), atol=0.02)
+        assert not torch.allclose(settled(batch), plain(batch), atol=0.02)
+        assert torch.allclose(settled(batch)[:5], settled(batch[:5]), atol=1e-5)  # no look at other images
+
+
+def vae(kind="diagonal", learn=False) -> ImageVAE:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        decoder = nn.Sequential(nn.Linear(3, 3 * 4 * 4), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(48, outputs(3, kind)))
+    return ImageVAE(decoder, encoder, 3, 0.3, kind, learn_sigma=learn).double()
+
+
+def test_elbo_and_gradient_are_those_of_the_librarys_families():
+    model = vae(learn=True)
+    x = torch.rand(7, 3, 4, 4, generator=source(1), dtype=torch.float64) * 2 - 1
+    noise = torch.randn(1, 7, 3, generator=source(2), dtype=torch.float64)
+    mine = model.elbo(x, noise[0])
+    theirs = objectives.elbo(model.as_vae(), x.flatten(1), Reparameterized(1), source(2))
+    torch.testing.assert_close(mine, theirs)
+    a = torch.autograd.grad(mine.sum(), list(model.parameters()))
+    b = torch.autograd.grad(theirs.sum(), list(model.parameters()))
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_full_covariance_is_a_normal_distribution():
+    model = vae("full")
+    q = model.posterior(torch.rand(2, 3, 4, 4, generator=source(1), dtype=torch.float64))
+    law = torch.distributions.MultivariateNormal(q.mean, scale_tril=q.factor())
+    z = torch.randn(2, 3, generator=source(2), dtype=torch.float64)
+    torch.testing.assert_close(q.log_prob(z), law.log_prob(z))
+    prior = torch.distributions.MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
+    torch.testing.assert_close(q.kl_terms().sum(-1), torch.distributions.kl_divergence(law, prior))
+    torch.testing.assert_close(q.draw(z), q.mean + (q.factor() @ z[..., None])[..., 0])
+    diagonal = Posterior(q.mean, q.log_scale)
+    torch.testing.assert_close(diagonal.log_prob(z), Posterior(q.mean, q.log_scale, 0 * q.factor()).log_prob(z))
+    with pytest.raises(ValueError, match="independent coordinates"):
+        model.as_vae()
+
+
+def test_the_yardstick_of_the_paper():
+    assert entropy_bound(12288, 0.05) == pytest.approx(19375.6, abs=0.05)
+
+
+@pytest.mark.parametrize("sigma", [0, -0.1, math.nan, math.inf])
+def test_noise_must_be_positive(sigma):
+    with pytest.raises(ValueError, match="σ_d, must be a positive number"):
+        ImageVAE(nn.Identity(), nn.Identity(), 2, sigma)
+    with pytest.raises(ValueError, match="encoder must be one of diagonal, full; got 'flow'"):
+        ImageVAE(nn.Identity(), nn.Identity(), 2, 0.1, "flow")
