@@ -1,0 +1,239 @@
+"""The multinomial–Bernoulli RBM: its likelihood and gradient against lists of all documents and codes; its training.
+
+Labels: eq-13, eq-14, eq-15, sec-4-3, own-text-rbm, own-length-prior.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from efvae import records
+from efvae.data.synthetic import harmonium_law, log_likelihood
+from efvae.experiments import text_rbm
+from efvae.families import all_bits
+from efvae.hashing import Corpus
+from efvae.text import listed
+from efvae.text.rbm import TextRBM
+from efvae.word_counts import WordCounts, base_measure_floor
+
+LENGTHS = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
+LOG_LENGTH = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).log()
+
+
+def random_rbm(n_words=3, bits=3, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((n_words, bits), (n_words,), (bits,))
+    return TextRBM(*(scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes))
+
+
+def table(model, prior="own"):
+    """The same law as a list of all documents of all lengths and all codes; p(l) is given."""
+    if prior == "own":
+        return Corpus.with_length_prior(model.weight, model.word_bias, model.code_bias, LENGTHS, LOG_LENGTH)
+    uniform = torch.full((2**model.bits,), -model.bits * math.log(2), dtype=torch.float64)
+    return Corpus.independent(model.decode(all_bits(model.bits)), LENGTHS, LOG_LENGTH, uniform)
+
+
+def every_document(corpus):
+    x = corpus.documents()
+    return WordCounts.from_dense(x, torch.zeros(len(x), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("prior", ["own", "uniform"])
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_the_likelihood_is_that_of_the_list_and_sums_to_one_at_each_length(prior, bits):
+    model = random_rbm(bits=bits, seed=bits)
+    corpus = table(model, prior)
+    x = every_document(corpus)
+    with torch.no_grad():
+        log_p = -model.nll(x, prior) - base_measure_floor(x)
+    length = x.length()
+    for one in LENGTHS:
+        assert log_p[length == one].exp().sum().item() == pytest.approx(1, abs=1e-12)
+    log_length = LOG_LENGTH[(length[:, None] == LENGTHS).double().argmax(1)]
+    torch.testing.assert_close(log_p + log_length, corpus.data().log().detach(), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("prior", ["own", "uniform"])
+def test_the_gradient_is_that_of_the_list(prior, monkeypatch):
+    monkeypatch.setattr(listed, "PIECE", 24)  # several pieces
+    ours, theirs = random_rbm(seed=3), random_rbm(seed=3)
+    corpus = table(theirs, prior)
+    x = every_document(corpus)
+    weights = torch.linspace(-1, 2, x.n_documents, dtype=torch.float64)
+    (ours.nll(x, prior) @ weights).backward()
+    (-corpus.data().log() @ weights).backward()
+    for name, value in theirs.named_parameters():
+        if (prior, name) != ("uniform", "code_bias"):
+            torch.testing.assert_close(ours.get_parameter(name).grad, value.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_fractional_documents_are_what_training_sees():
+    """Smoothed counts: ⟨x, W z⟩ and l are no whole numbers; the sums over codes written out."""
+    model = random_rbm(n_words=4, bits=3, seed=5)
+    f = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    counts = torch.tensor([[1.0, 0, 2, 0], [0, 3, 0, 1], [0, 0, 0, 7]])
+    x = WordCounts.from_dense(counts, torch.zeros(3, dtype=torch.int64), f)
+    dense, codes = counts.double() + f, all_bits(3)
+    with torch.no_grad():
+        logits = model.decode(codes)
+        inner, a = dense @ logits.T, logits.exp().sum(1).log()
+        joint = inner + codes @ model.code_bias
+        log_z = (codes @ model.code_bias + dense.sum(1)[:, None] * a).exp().sum(1).log()
+        saturated = (dense * (dense / dense.sum(1, keepdim=True)).log()).sum(1)
+        torch.testing.assert_close(model.nll(x), saturated - joint.exp().sum(1).log() + log_z)
+        uniform = (inner - dense.sum(1)[:, None] * a).exp().mean(1).log()
+        torch.testing.assert_close(model.nll(x, "uniform"), saturated - uniform)
+        torch.testing.assert_close(model.log_partition(x.length()), log_z)
+        # the posterior has independent bits
+        q = torch.softmax(joint, 1)
+        torch.testing.assert_close(model.encode(x).sigmoid(), q @ codes)
+        law = torch.distributions.Bernoulli(logits=model.encode(x))
+        torch.testing.assert_close(law.log_prob(codes[:, None]).sum(-1).T.exp(), q)
+        # under uniform bits they are not independent, and the RBM's encoder gives a bound
+        cost = saturated[:, None] - inner + dense.sum(1)[:, None] * a
+        exact = (q * (cost + (q * 8).log())).sum(1)
+        torch.testing.assert_close(model.nelbo_uniform(x), exact)
+        assert (exact > model.nll(x, "uniform") + 1e-3).all()
+        torch.testing.assert_close(model.uniform_marginals(x), torch.softmax(-cost, 1) @ codes)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 5, 8])
+def test_partitions_by_halves_of_the_code(bits):
+    model = random_rbm(n_words=30, bits=bits, seed=bits, scale=40.0)  # exp without a shift would overflow
+    with torch.no_grad():
+        dense = model.decode(all_bits(bits)).logsumexp(1)
+        torch.testing.assert_close(model.partition(), dense, rtol=1e-12, atol=1e-9)
+        logits = torch.randn(7, bits, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        law = torch.distributions.Bernoulli(logits=logits).log_prob(all_bits(bits)[:, None]).sum(-1).exp()
+        torch.testing.assert_close(listed.expected_partition(dense, logits), law.T @ dense)
+
+
+def test_the_log_sum_of_a_product(monkeypatch):
+    monkeypatch.setattr(listed, "PIECE", 30)
+    generator = torch.Generator().manual_seed(1)
+    u, v = (torch.randn(shape, generator=generator, dtype=torch.float64) * 30 for shape in ((11, 3), (3, 9)))
+    torch.testing.assert_close(listed.log_sum_exp_product(u, v), (u @ v).logsumexp(1), rtol=1e-13, atol=1e-12)
+    leaves = (u / 30).requires_grad_(), (v / 30).requires_grad_()
+    assert torch.autograd.gradcheck(listed.log_sum_exp_product, leaves)
+
+
+def test_the_code_tells_the_length_unless_all_partitions_are_equal():
+    model = random_rbm(seed=2)
+    information = model.length_information(LENGTHS, LOG_LENGTH.exp())
+    joint = table(model).log_length_code
+    assert information["length_information"].item() == pytest.approx(
+        table(model).length_information().item(), abs=1e-12
+    )
+    assert information["length_information"].item() > 0.01
+    conditional = joint - LOG_LENGTH[:, None]
+    assert information["prior_entropy"].item() == pytest.approx(-(joint.exp() * conditional).sum().item(), abs=1e-12)
+    flat = torch.zeros(4, dtype=torch.float64)
+    same = TextRBM(torch.zeros(4, 2).double(), flat, torch.tensor([0.3, -1.0]).double())
+    assert abs(same.length_information(LENGTHS, LOG_LENGTH.exp())["length_information"].item()) < 1e-12
+
+
+def test_first_weights_do_not_tell_the_length():
+    p = torch.softmax(torch.randn(500, generator=torch.Generator().manual_seed(0)), 0)
+    model = TextRBM.initial(p, 4, torch.Generator().manual_seed(1), scale=0.1)
+    with torch.no_grad():
+        torch.testing.assert_close(model.word_bias.exp(), p)
+        assert (p @ model.weight).abs().max() < 1e-6
+        assert model.weight.std().item() == pytest.approx(0.1, rel=0.05)
+        assert model.partition().abs().max() < 4 * 0.1**2  # second order in the scale
+
+
+# one bit more than the truth has: with as many, training may end in a local optimum
+QUICK = text_rbm.Config(corpus="harmonium", bits=7, vocabulary=60, epochs=40, batch_size=100, learning_rate=0.03)
+
+
+@pytest.fixture(scope="module")
+def solved():
+    return text_rbm.solve(QUICK)
+
+
+def test_training_finds_the_law_of_a_harmonium(solved):
+    """The truth is in the family: maximum likelihood beats it where it was fitted, and loses little elsewhere."""
+    law = harmonium_law(60)
+    marginal = law.log_length_code.logsumexp(1)
+    found = solved.record.metrics
+    truth = {}
+    for name in ("train", "test"):
+        x = getattr(solved, name)
+        log_length = marginal[(x.length()[:, None] == law.lengths).double().argmax(1)]
+        truth[name] = float((log_length - log_likelihood(law, x)).mean())
+    assert -1 < found["nll_train_base"] - truth["train"] < 0
+    assert 0 < found["nll_test_base"] - truth["test"] < 1
+    assert found["nll_kept_test"] == pytest.approx(found["nll_test"], abs=1e-3)
+    # the prior is not free: uniform bits in its place cost, and then the encoder is not exact either
+    assert found["nll_test"] + 0.1 < found["nll_uniform_test"] < found["nelbo_uniform_test"] - 0.1
+    assert found["length_information"] > 0.01
+    assert found["nll_train_last"] >= found["nll_train"]
+    assert {"precision_at_100", "codes_used"} <= set(found)
+
+
+def test_a_decoder_trained_for_uniform_bits_is_better_under_them(solved):
+    found = text_rbm.solve(replace(QUICK, prior="uniform")).record.metrics
+    for part in ("train", "test"):
+        assert found[f"nll_{part}"] < solved.record.metrics[f"nll_uniform_{part}"] - 0.1
+    assert found["nll_kept_test"] == pytest.approx(found["nll_test"], abs=1e-3)
+    assert "nelbo_uniform_test" not in found  # the RBM's encoder is not this decoder's
+
+
+def test_held_out_documents_select_the_epoch(solved):
+    config = replace(QUICK, held_out=300, epochs=8, learning_rate=0.3)
+    curve = (found := text_rbm.solve(config)).record.curve
+    metrics = found.record.metrics
+    best = curve["nll_held_out"].index(min(curve["nll_held_out"]))
+    assert metrics["nll_held_out"] == pytest.approx(curve["nll_held_out"][best], abs=1e-3)
+    assert metrics["nll_test_held_out"] == pytest.approx(curve["nll_test"][best], abs=1e-3)
+    assert metrics["nll_kept_test"] == pytest.approx(curve["nll_test"][best], abs=1e-3)
+    assert metrics["nll_train"] == pytest.approx(min(curve["nll_train"]), abs=1e-3)
+    assert solved.record.metrics["nll_held_out"] is None
+    halves = torch.tensor([curve["nll_test_even"], curve["nll_test_odd"]])
+    assert halves.mean(0).tolist() == pytest.approx(curve["nll_test"], abs=2e-3)
+
+
+def test_a_killed_run_goes_on_and_a_known_one_is_not_repeated(tmp_path, monkeypatch):
+    config = replace(QUICK, epochs=6)
+    whole = text_rbm.solve(config).record
+    path = tmp_path / "rbm.safetensors"
+
+    def kill(step, curve):
+        if len(curve["step"]) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        text_rbm.solve(config, path, kill)
+    again = text_rbm.run(config, results=tmp_path, checkpoint=path)
+    assert records.same(again, whole)
+    monkeypatch.setattr(text_rbm, "solve", None)
+    assert records.same(text_rbm.run(config, results=tmp_path), whole)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"bits": 0}, "[1, 20]"), ({"bits": 21}, "[1, 20]"), ({"prior": "free"}, "own, uniform"),
+     ({"epochs": 0}, "epochs"), ({"corpus": "20new"}, "20news"), ({"learning_rate": math.inf}, "positive"),
+     ({"seed": -1}, "seed"), ({"held_out": -1}, "held_out"), ({"vocabulary": 1}, "vocabulary")],
+)  # fmt: skip
+def test_a_value_out_of_range(wrong, message):
+    with pytest.raises(ValueError) as caught:
+        text_rbm.Config(**wrong)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_held_out_documents_than_there_are_and_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match="less than the 2000 training documents; got 2000"):
+        text_rbm.solve(replace(QUICK, held_out=2000))
+    with pytest.raises(ValueError, match="to fit"):
+        TextRBM(torch.zeros(3, 2), torch.zeros(3), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"bits must be in \[1, 20\]"):
+        TextRBM(torch.zeros(3, 21), torch.zeros(3), torch.zeros(21))
+    with pytest.raises(ValueError, match=r"bits must be in \[1, 20\]"):
+        TextRBM.initial(torch.ones(3) / 3, 21, torch.Generator())
