@@ -66,7 +66,7 @@ def test_fused_costs_and_gradients_are_the_dense_ones(documents, kind, in_code, 
     wanted.backward(upstream)
 
     mine = [leaf.detach().float().requires_grad_(leaf.requires_grad) for leaf in (h, weight, bias)]
-    batch = next(Documents(x, dtype).batches(len(dense)))
+    batch = next(Documents(x, dtype if in_code else None).batches(len(dense)))
     got = kind(*mine, batch, dtype)
     got.backward(upstream.float())
     torch.testing.assert_close(got.double(), wanted, rtol=tolerance, atol=tolerance * float(dense.sum(1).max()))
@@ -87,18 +87,23 @@ def test_log_partitions_survive_logits_beyond_the_range_of_exp(documents):
 def test_word_sums_are_a_product_with_a_gradient(documents):
     x, dense = documents
     table = torch.randn(K, 3, requires_grad=True)
-    got = word_sums(table, next(Documents(x, torch.float32).batches(len(dense))))
+    got = word_sums(table, next(Documents(x).batches(len(dense))))
     torch.testing.assert_close(got, dense.float() @ table, rtol=1e-5, atol=1e-5)
     upstream = torch.randn_like(got)
     got.backward(upstream)
     torch.testing.assert_close(table.grad, dense.float().T @ upstream, rtol=1e-5, atol=1e-5)
 
 
-def test_a_gradient_without_the_dense_form_is_refused(documents):
+def test_a_gradient_in_the_hidden_layers_needs_the_dense_form(documents):
     x, dense = documents
-    got = word_sums(torch.randn(K, 3, requires_grad=True), next(Documents(x).batches(len(dense))))
-    with pytest.raises(ValueError, match="dense form"):
-        got.sum().backward()
+    batch = next(Documents(x).batches(len(dense)))
+    h = torch.randn(len(dense), 3, requires_grad=True)
+    for cost in (
+        code_costs(h[None], torch.randn(K, 3), torch.zeros(K), batch),
+        code_table(h, torch.randn(K, 3), torch.zeros(K), batch),
+    ):
+        with pytest.raises(ValueError, match="dense form"):
+            cost.sum().backward()
 
 
 def test_batches_of_shuffled_documents_are_the_documents(documents):

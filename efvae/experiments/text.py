@@ -243,7 +243,8 @@ def solve(
         raise ValueError("cells trained together must agree in everything but bits, encoder, d_hidden, width and rate")
     first = configs[0]
     text = corpus(first)
-    corpora = _documents(text, first)
+    deep = any(config.d_hidden for config in configs)
+    corpora = _documents(text, first, PRECISIONS[first.precision] if deep else None)
     runs = [_run(config, text.train.n_words, checkpoint) for config in configs]
     train_together(
         runs,
@@ -277,8 +278,7 @@ def _checksum(config: Config) -> str | None:
     return newsgroups.FILES.sha256 if config.corpus == "20news" else None
 
 
-def _documents(text: _Corpus, config: Config) -> Corpora:
-    precision = PRECISIONS[config.precision]
+def _documents(text: _Corpus, config: Config, precision: torch.dtype | None) -> Corpora:
     test = Documents(text.test)
     if not config.held_out:
         return Corpora(Documents(text.train, precision), test)

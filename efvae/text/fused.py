@@ -1,7 +1,8 @@
 """The two products with a table of all words that nearly all of the time goes into, each with its own gradient.
 
-In bfloat16 the products run at several times the rate of float32 on processors with such units. Tables, sums over
-the words of a document and log-partitions are kept in float32.
+Sums over the words of a document read and write its entries only. The decoder's products with all words run in the
+precision asked for: in bfloat16 they have several times the rate of float32 on processors with such units. Tables, sums
+over the words of a document and log-partitions are kept in float32.
 """
 
 from __future__ import annotations
@@ -24,9 +25,6 @@ def word_sums(table: Tensor, batch: Batch) -> Tensor:
     Args:
         table: T, one row for each word, shape ``(K, width)``.
         batch: the documents x.
-
-    Raises:
-        ValueError: a gradient is asked for and the batch has no dense form.
 
     Own: own-fused-multinomial
     """
@@ -51,7 +49,7 @@ def code_costs(h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: tor
         dtype: precision of the products with V.
 
     Raises:
-        ValueError: a gradient is asked for and the batch has no dense form.
+        ValueError: a gradient in h is asked for and the batch has no dense form.
 
     Paper: eq-13
     Own: own-fused-multinomial
@@ -69,6 +67,9 @@ def code_table(h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: tor
         h: of each code, shape ``(codes, width)``.
         weight, bias, batch, dtype: see :func:`code_costs`.
 
+    Raises:
+        ValueError: see :func:`code_costs`.
+
     Paper: eq-13
     Own: own-fused-multinomial
     """
@@ -78,8 +79,26 @@ def code_table(h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: tor
 
 def _dense(batch: Batch) -> Tensor:
     if batch.dense is None:
-        raise ValueError("a gradient needs the dense form of the documents: make Documents with a dtype")
+        raise ValueError("a gradient in h needs the dense form of the documents: make Documents with a dtype")
     return batch.dense
+
+
+def _with_one(h: Tensor) -> Tensor:
+    """(h, 1), and a zero where that makes the width even: odd ones are slow in bfloat16."""
+    width = h.shape[-1]
+    rows = h.new_zeros(*h.shape[:-1], width + 2 - width % 2)
+    rows[..., :width] = h
+    rows[..., width] = 1
+    return rows
+
+
+def _table(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """(V, a) to go with it: a bias inside the product costs no pass over the result."""
+    n_words, width = weight.shape
+    table = torch.empty(n_words, width + 2 - width % 2, dtype=dtype, device=weight.device)
+    table[:, :width] = weight
+    table[:, width:] = bias[:, None]  # twice where the width is even: the code has a zero there
+    return table
 
 
 def _row_sums(values: Tensor) -> Tensor:
@@ -92,15 +111,16 @@ def _row_sums(values: Tensor) -> Tensor:
     return sums
 
 
-def _exponentials(h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _exponentials(h: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """exp(V h + a − s), its sum over words in float32, and A; the shift s is zero unless the sum would overflow."""
-    logits = torch.nn.functional.linear(h.to(weight.dtype), weight, bias.to(weight.dtype))
-    if logits.device.type == "cpu":
-        exponentials = logits.exp()
+    rows = _with_one(h).to(table.dtype)
+    if table.device.type == "cpu":
+        exponentials = (rows @ table.t()).exp_()
         total = _row_sums(exponentials)
         if float(total.min()) > 1e-30 and float(total.max()) < 1e30:
             return exponentials, total, total.log()
-    shift = logits.amax(-1)  # an accelerator is not asked whether it is needed: that would stall it
+    logits = rows @ table.t()  # an accelerator is not asked whether the shift is needed: that would stall it
+    shift = logits.amax(-1)
     exponentials = logits.sub_(shift[..., None]).exp_()
     total = _row_sums(exponentials)
     return exponentials, total, total.log() + shift.float()
@@ -115,16 +135,15 @@ class _WordSums(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        x = _dense(ctx.batch)
-        return (x.t() @ grad.to(x.dtype)).float(), None
+        return ctx.batch.transposed(grad), None
 
 
 class _CodeCosts(Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: torch.dtype) -> Tensor:
-        rounded = weight.to(dtype)
-        exponentials, total, partition = _exponentials(h, rounded, bias)
-        ctx.save_for_backward(h, rounded, exponentials, total)
+        table = _table(weight, bias, dtype)
+        exponentials, total, partition = _exponentials(h, table)
+        ctx.save_for_backward(h, table, exponentials, total)
         ctx.batch = batch
         inner = (h * batch.sums(weight)).sum(-1) + batch.sums(bias[:, None])[:, 0]
         return batch.length * partition - inner + batch.saturated
@@ -132,31 +151,28 @@ class _CodeCosts(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        h, weight, exponentials, total = ctx.saved_tensors
-        x, dtype = _dense(ctx.batch), weight.dtype
-        share = ctx.batch.length / total
+        h, table, exponentials, total = ctx.saved_tensors
+        batch, width, dtype = ctx.batch, h.shape[-1], table.dtype
+        rows = _with_one(h) * grad[..., None]
+        share = (batch.length / total)[..., None]
         if not ctx.needs_input_grad[0]:
-            # nobody needs l p − x itself: the largest array is read by one product and never written
-            ones = torch.ones_like(h[..., :1])
-            h = torch.cat([h, ones], -1) * grad[..., None]
-            written = exponentials.flatten(0, -2).t() @ (share[..., None] * h).flatten(0, -2).to(dtype)
-            both = written.float() - (x.t() @ h.sum(0).to(dtype)).float()
-            return None, both[:, :-1], both[:, -1], None, None
+            # codes get no gradient: l p and x are not subtracted, nor is x made dense
+            both = (exponentials.flatten(0, -2).t() @ (share * rows).flatten(0, -2).to(dtype)).float()
+            both -= batch.transposed(rows.sum(0))
+            return None, both[:, :width], both[:, width], None, None
         # x − l p in one pass; the weights of the rows go into the small factors
-        residual = torch.addcmul(x, exponentials, -share[..., None].to(dtype)).flatten(0, -2)
-        rows = -grad.reshape(-1, 1)
-        grad_weight = (residual.t() @ (rows * h.flatten(0, -2)).to(dtype)).float()
-        grad_bias = (residual.t() @ rows.to(dtype)).float()[:, 0]
-        grad_h = (rows * (residual @ weight).float()).view_as(h)
-        return grad_h, grad_weight, grad_bias, None, None
+        residual = torch.addcmul(_dense(batch), exponentials, -share.to(dtype)).flatten(0, -2)
+        both = (residual.t() @ -rows.flatten(0, -2).to(dtype)).float()
+        grad_h = -grad[..., None] * (residual @ table[:, :width]).float().view_as(h)
+        return grad_h, both[:, :width], both[:, width], None, None
 
 
 class _CodeTable(Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: torch.dtype) -> Tensor:
-        rounded = weight.to(dtype)
-        exponentials, total, partition = _exponentials(h, rounded, bias)
-        ctx.save_for_backward(h, rounded, exponentials, total)
+        table = _table(weight, bias, dtype)
+        exponentials, total, partition = _exponentials(h, table)
+        ctx.save_for_backward(h, table, exponentials, total)
         ctx.batch = batch
         inner = h @ batch.sums(weight).t() + batch.sums(bias[:, None])[:, 0]
         return partition[:, None] * batch.length - inner + batch.saturated
@@ -164,19 +180,17 @@ class _CodeTable(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        h, weight, exponentials, total = ctx.saved_tensors
-        x, dtype = _dense(ctx.batch), weight.dtype
+        h, table, exponentials, total = ctx.saved_tensors
+        batch, width, dtype = ctx.batch, h.shape[-1], table.dtype
+        rows = _with_one(h)
         if not ctx.needs_input_grad[0]:
-            h = torch.cat([h, torch.ones_like(h[:, :1])], -1)
-            written = exponentials.t() @ ((grad @ ctx.batch.length / total)[:, None] * h).to(dtype)
-            both = written.float() - (x.t() @ (grad.t() @ h).to(dtype)).float()
-            return None, both[:, :-1], both[:, -1], None, None
+            share = (grad @ batch.length / total)[:, None]
+            both = (exponentials.t() @ (share * rows).to(dtype)).float() - batch.transposed(grad.t() @ rows)
+            return None, both[:, :width], both[:, width], None, None
         rounded = grad.to(dtype)
         # both terms from the same rounded weights: what they do to all logits of a code cancels as it should
-        share = (rounded.float() @ ctx.batch.length / total)[:, None]
-        residual = torch.addcmul(rounded @ x, exponentials, -share.to(dtype))
-        minus_h = -h.to(dtype)
-        grad_weight = (residual.t() @ minus_h).float()
-        grad_bias = (residual.t() @ torch.full_like(minus_h[:, :1], -1)).float()[:, 0]
-        grad_h = -(residual @ weight).float()
-        return grad_h, grad_weight, grad_bias, None, None
+        share = (rounded.float() @ batch.length / total)[:, None]
+        residual = torch.addcmul(rounded @ _dense(batch), exponentials, -share.to(dtype))
+        both = (residual.t() @ -rows.to(dtype)).float()
+        grad_h = -(residual @ table[:, :width]).float()
+        return grad_h, both[:, :width], both[:, width], None, None

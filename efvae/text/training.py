@@ -29,7 +29,7 @@ class Corpora:
     """What a training run reads.
 
     Args:
-        train: with a dense form, see :class:`~efvae.text.batches.Documents`.
+        train: with a dense form if a decoder has hidden layers, see :class:`~efvae.text.batches.Documents`.
         test: evaluated after each epoch.
         held_out: evaluated likewise; None for none.
 

@@ -1,0 +1,269 @@
+"""One training epoch of a text autoencoder of 64 bits, beside the usual way to write it and beside the machine's floor.
+
+Usual: dense float32 counts in a TensorDataset with a DataLoader, log_softmax, autograd. Both: the same model, DisARM
+with both evaluations differentiated, the NELBO of each step monitored, fused Adam, a test evaluation; one process, the
+same threads, interleaved, medians over rounds.
+
+``python -m benchmarks.text_epoch [--rounds 3] [--threads 2] [--depth 0 1 2] [--quality] [--record]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from efvae import records
+from efvae.data.cache import DataError
+from efvae.data.newsgroups import load_newsgroups
+from efvae.estimators import DisARM
+from efvae.families import Bernoulli
+from efvae.networks import mlp
+from efvae.text.batches import Documents
+from efvae.text.model import WIDTH, TextVAE
+from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
+from efvae.word_counts import WordCounts, log_saturated
+
+STEM = "benchmark_text_epoch"
+BITS, BATCH, QUALITY_EPOCHS, QUALITY_SEEDS = 64, 256, 30, 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a record of this benchmark is of."""
+
+    part: str
+    bits: int
+    threads: int
+    precision: str
+
+
+def corpus() -> tuple[WordCounts, WordCounts, str]:
+    """20 Newsgroups, or documents of its size where it is not at hand: the times are the same."""
+    try:
+        news = load_newsgroups()
+        return news.train, news.test, "20 Newsgroups"
+    except DataError:
+        generator = torch.Generator().manual_seed(0)
+        made = [_documents(n, generator) for n in (11269, 7505)]
+        return made[0], made[1], "random documents of the size of 20 Newsgroups"
+
+
+def _documents(n: int, generator: torch.Generator, n_words: int = 10000, distinct: int = 116) -> WordCounts:
+    weights = (1 / torch.arange(1, n_words + 1, dtype=torch.float64)).expand(n, n_words)
+    words = torch.multinomial(weights, distinct, generator=generator).sort(1).values.flatten().int()
+    smoothing = torch.full((n_words,), 1 / n_words, dtype=torch.float64)
+    return WordCounts(torch.arange(n + 1) * distinct, words, torch.ones(len(words)), smoothing, torch.zeros(n).long())
+
+
+class Usual:
+    """The model as one would write it first."""
+
+    def __init__(self, train: WordCounts, test: WordCounts, depth: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        n_words = train.n_words
+        self.encoder = nn.Linear(n_words, BITS)
+        self.decoder = mlp((BITS, *[WIDTH] * depth, n_words))
+        parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.train, self.test = (
+            DataLoader(TensorDataset(x.dense(), log_saturated(x).float()), batch_size=BATCH, shuffle=shuffle)
+            for x, shuffle in ((train, True), (test, False))
+        )
+        self.estimator = DisARM()
+
+    def nelbo(self, x: Tensor, saturated: Tensor, *, sample_only: bool = False) -> Tensor:
+        """Of each document, relative to the saturated multinomial; one code where only that is asked for."""
+        q = Bernoulli(self.encoder(x))
+
+        def cost(z: Tensor) -> Tensor:
+            return saturated - (x * self.decoder(z).log_softmax(-1)).sum(-1)
+
+        expected = (
+            cost(q.sample((1,), self.generator))[0]
+            if sample_only
+            else self.estimator.expectation(q, cost, self.generator)
+        )
+        return expected + BITS * math.log(2) - q.entropy()
+
+    def epoch(self) -> float:
+        """One epoch; the test NELBO after it."""
+        monitored = 0.0
+        for x, saturated in self.train:
+            self.optimizer.zero_grad()
+            loss = self.nelbo(x, saturated).mean()
+            loss.backward()
+            self.optimizer.step()
+            monitored += loss.item()
+        with torch.no_grad():
+            nelbos = [self.nelbo(x, saturated, sample_only=True) for x, saturated in self.test]
+        return float(torch.cat(nelbos).mean())
+
+
+class Fast:
+    """The library's trainer."""
+
+    def __init__(self, corpora: Corpora, depth: int, seed: int, dtype: torch.dtype, copies: int = 1) -> None:
+        self.corpora, self.epochs, self.seed = corpora, 0, seed
+        self.runs = []
+        for copy in range(copies):
+            torch.manual_seed(seed + copy)
+            self.runs.append(Run(TextVAE(corpora.test.n_words, BITS, "e1", depth, dtype=dtype), seed + copy))
+
+    def epoch(self) -> float:
+        """One epoch of each model; the test NELBO of the first."""
+        self.epochs += 1
+        train_together(self.runs, self.corpora, (Phase(self.epochs, DisARM()),), batch_size=BATCH, order_seed=self.seed)
+        return self.runs[0].curve["nelbo_test"][-1]
+
+
+def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each way; a first round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def floor(corpora: Corpora, depth: int, dtype: torch.dtype) -> float:
+    """Seconds that an epoch cannot be faster than with these products, at rates measured now on the same shapes.
+
+    ::
+
+        a step   2B rows × K words × H: logits, gradient of V, with hidden layers also that of h
+                 B × K × m: gradient of the first layer;   2B × K exponentials, summed;   Adam: 7 numbers a parameter
+        test     rows × K × H in float32 and their exponentials
+    """
+    n_words, width = corpora.train.n_words, WIDTH if depth else BITS
+    rows, steps = 2 * BATCH, math.ceil(corpora.train.n_documents / BATCH)
+
+    def seconds(work: Callable[[], object]) -> float:
+        return interleaved({"it": work}, 15)["it"]
+
+    def product(m: int, k: int, n: int, kind: torch.dtype) -> float:
+        a, b, out = (torch.ones(shape, dtype=kind) for shape in ((m, k), (k, n), (m, n)))
+        return seconds(lambda: torch.mm(a, b, out=out))
+
+    def exponentials(m: int, kind: torch.dtype) -> float:
+        x = torch.zeros(m, n_words, dtype=kind)
+        out = torch.empty_like(x)
+        return seconds(lambda: torch.exp(x, out=out).sum(-1))
+
+    parameters = n_words * (width + BITS) + (BITS + (depth - 1) * WIDTH) * WIDTH * bool(depth)
+    state = torch.zeros(7 * parameters // 2)
+    step = (
+        product(rows, width, n_words, dtype)
+        + product(n_words, rows, width, dtype)
+        + (product(rows, n_words, width, dtype) if depth else 0.0)
+        + product(n_words, BATCH, BITS, dtype)
+        + exponentials(rows, dtype)
+        + seconds(lambda: state.add_(1.0))  # reads and writes each number: half as many as Adam touches
+    )
+    test = corpora.test.n_documents / rows
+    return steps * step + test * (product(rows, width, n_words, torch.float32) + exponentials(rows, torch.float32))
+
+
+def bench(depth: int, rounds: int, dtype: torch.dtype) -> dict[str, float]:
+    """Seconds of an epoch in each way, and their ratios."""
+    train, test, _ = corpus()
+    corpora = Corpora(Documents(train, dtype if depth else None), Documents(test))
+    usual, fast = Usual(train, test, depth, 0), Fast(corpora, depth, 0, dtype)
+    median = interleaved({"usual": usual.epoch, "fast": fast.epoch}, rounds)
+    least = floor(corpora, depth, dtype)
+    return {
+        "seconds_usual": median["usual"],
+        "seconds_fast": median["fast"],
+        "ratio": median["usual"] / median["fast"],
+        "seconds_floor": least,
+        "fast_over_floor": median["fast"] / least,
+    }
+
+
+def stacking(rounds: int, dtype: torch.dtype, copies: int = 4) -> dict[str, float]:
+    """Several models over one pass of the documents beside one after the other, linear decoder."""
+    train, test, _ = corpus()
+    corpora = Corpora(Documents(train), Documents(test))
+    stacked = Fast(corpora, 0, 0, dtype, copies)
+    alone = [Fast(corpora, 0, seed, dtype) for seed in range(copies)]
+    median = interleaved({"together": stacked.epoch, "alone": lambda: [one.epoch() for one in alone]}, rounds)
+    return {
+        "seconds_together": median["together"],
+        "seconds_alone": median["alone"],
+        "together_over_alone": median["together"] / median["alone"],
+    }
+
+
+def quality(dtype: torch.dtype) -> dict[str, float]:
+    """Test NELBO after some epochs and seeds in both ways, in nats, and their difference over its standard error."""
+    train, test, _ = corpus()
+    corpora = Corpora(Documents(train), Documents(test))
+    reached: dict[str, list[float]] = {"usual": [], "fast": []}
+    for seed in range(QUALITY_SEEDS):
+        usual, fast = Usual(train, test, 0, seed), Fast(corpora, 0, seed, dtype)
+        for _ in range(QUALITY_EPOCHS):
+            usual.epoch()
+            fast.epoch()
+        reached["usual"].append(_precise(usual, test))
+        reached["fast"].append(float(evaluate(fast.runs[0].model, corpora.test)[0].mean()))
+    difference = statistics.fmean(reached["fast"]) - statistics.fmean(reached["usual"])
+    error = math.sqrt(sum(statistics.variance(values) for values in reached.values()) / QUALITY_SEEDS)
+    return {
+        "nelbo_usual": statistics.fmean(reached["usual"]),
+        "nelbo_fast": statistics.fmean(reached["fast"]),
+        "difference": difference,
+        "standard_error": error,
+        "z": difference / error,
+    }
+
+
+def _precise(usual: Usual, test: WordCounts) -> float:
+    with torch.no_grad():
+        return float(torch.cat([usual.nelbo(x, s, sample_only=True) for x, s in usual.test]).mean())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print a table; with ``--record`` keep it under results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.text_epoch", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--depth", type=int, nargs="*", default=[0, 1, 2], choices=(0, 1, 2))
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--quality", action="store_true", help=f"{QUALITY_EPOCHS} epochs, {QUALITY_SEEDS} seeds")
+    parser.add_argument("--record", action="store_true", help="keep the figures under results")
+    options = parser.parse_args([] if arguments is None else arguments)
+    torch.set_num_threads(options.threads)
+    dtype = getattr(torch, options.precision)
+    print(f"{corpus()[2]}, {BITS} bits, {options.threads} threads, {options.precision}, {options.rounds} rounds")
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        f"depth {depth}": lambda depth=depth: bench(depth, options.rounds, dtype) for depth in options.depth
+    }
+    parts["together"] = lambda: stacking(options.rounds, dtype)
+    if options.quality:
+        parts["quality"] = lambda: quality(dtype)
+    for name, part in parts.items():
+        started = time.monotonic()
+        figures = part()
+        print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
+        if options.record:
+            cell = Cell(name, BITS, options.threads, options.precision)
+            record = records.make(
+                STEM, cell, figures, {}, seconds=time.monotonic() - started, show=("part", "precision")
+            )
+            records.write(record, records.results_root())
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
