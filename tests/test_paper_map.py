@@ -107,6 +107,13 @@ def test_the_notebook_of_a_section_is_known_by_its_stem(tmp_path):
     assert paper_map.discover(tmp_path).notebook == {"sec-9": ["sec9_x"]}
 
 
+def test_a_table_has_its_records_once_no_number_of_it_is_open(tmp_path):
+    rows = ["tab-1,miss,paper", "tab-1,within tolerance,paper", "tab-2,within tolerance,paper", "tab-2,open,paper",
+            "own-x,open,own", "app-c1,open,own", "app-c1,miss,paper"]  # fmt: skip
+    checkout(tmp_path, **{"results/scoreboard.csv": "\n".join(["item,verdict,source", *rows])})
+    assert set(paper_map.discover(tmp_path).records) == {"tab-1", "app-c1"}
+
+
 def test_docstrings_tests_and_whole_labels(tmp_path):
     code = '"""M.\n\nPaper: eq-1, own-x\n"""\nclass A:\n'
     code += '    def f(self):\n        """F.\n\n        Paper: eq-1\n        """\n'
@@ -122,6 +129,7 @@ def test_what_an_item_needs():
     assert paper_map.missing(Item("eq-1", "", "closed", ""), nothing) == ["page", "code", "notebook", "test"]
     assert paper_map.missing(Item("eq-1", "", "closed", "", {"code": "why"}), nothing) == ["page", "notebook", "test"]
     assert paper_map.missing(Item("fig-1", "", "closed", ""), nothing) == ["page", "notebook"]
+    assert paper_map.missing(Item("tab-1", "", "closed", ""), nothing) == ["page", "notebook", "records"]
     assert paper_map.missing(Item("fn-1", "", "closed", ""), Pointers(page={"fn-1": ["book/x"]})) == []
 
 
@@ -148,7 +156,7 @@ def test_pages_name_every_item_and_every_number(tmp_path):
     assert page.count("verdict-open") == sum(item.status == "open" for item in ITEMS)
     board = (tmp_path / "book" / "scoreboard.md").read_text()
     assert "The paper prints **82** results." in board
-    assert sum(line.startswith("|") and ".verdict-" in line for line in board.splitlines()) == 86
+    assert sum(line.startswith("|") and ".verdict-" in line for line in board.splitlines()) == 110
     assert "−364513.78" in board
 
 

@@ -1,12 +1,13 @@
 """The paper map: every numbered item of the paper, and where its page, code, notebook cell and test are.
 
 Pointers are found by the label: a page that defines it, a docstring whose last line names it, a notebook cell and a
-test that mention it.
+test that mention it. A table also needs records of all its numbers.
 """
 
 from __future__ import annotations
 
 import ast
+import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from tools.sources import ROOT
 # what a closed item needs, by the kind of its label
 STATEMENT = ("page", "code", "notebook", "test")
 NEEDS = {"sec": ("page", "notebook"), "app": ("page", "notebook"), "fig": ("page", "notebook"),
-         "tab": ("page", "notebook"), "case": ("page", "notebook"), "fn": ("page",)}  # fmt: skip
+         "tab": ("page", "notebook", "records"), "case": ("page", "notebook"), "fn": ("page",)}  # fmt: skip
 
 # tests of the book itself mention labels without testing what they stand for
 NO_WITNESS = {"test_paper_map.py", "test_book.py", "test_notebooks.py", "test_scoreboard.py", "test_pages.py"}
@@ -69,6 +70,7 @@ class Pointers:
     code: dict[str, list[str]] = field(default_factory=dict)
     notebook: dict[str, list[str]] = field(default_factory=dict)
     test: dict[str, list[str]] = field(default_factory=dict)
+    records: dict[str, list[str]] = field(default_factory=dict)
 
     def of(self, kind: str, label: str) -> list[str]:
         """The places of one kind where a label was found."""
@@ -103,7 +105,7 @@ def missing(item: Item, found: Pointers) -> list[str]:
 
 def discover(root: Path = ROOT) -> Pointers:
     """Find every label in pages, docstrings, notebooks and tests."""
-    found = Pointers(page=_pages(root), code=_docstrings(root))
+    found = Pointers(page=_pages(root), code=_docstrings(root), records=_answered(root))
     items = [item for group in read_map(root) for item in group.items]
     labels = {item.id for item in items}
     for path in sorted((root / "notebooks").glob("*.py")):
@@ -136,6 +138,17 @@ def _pages(root: Path) -> dict[str, list[str]]:
             if page not in found.setdefault(label, []):
                 found[label].append(page)
     return found
+
+
+def _answered(root: Path) -> dict[str, list[str]]:
+    """The tables of which the scoreboard has all numbers, within the tolerance or not."""
+    path = root / "results" / "scoreboard.csv"
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == "paper"]
+    items = {row["item"] for row in rows} - {row["item"] for row in rows if row["verdict"] == "open"}
+    return {item: ["results/scoreboard.csv"] for item in items}
 
 
 def _docstrings(root: Path) -> dict[str, list[str]]:

@@ -1,0 +1,256 @@
+"""Table 2 beside the paper: records in, rows out, one protocol at a time.
+
+Own: own-text-table
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from efvae.experiments.text import STEM, Config
+from efvae.records import Record, RecordError, config_dict, load
+from efvae.scoreboard import SEEDS_FOR_SPREAD, targets
+from efvae.text.model import ENCODERS
+
+__all__ = [
+    "BITS",
+    "DEPTHS",
+    "PROTOCOLS",
+    "SPLITS",
+    "Cell",
+    "Cells",
+    "Entry",
+    "Protocol",
+    "cells_of",
+    "entries",
+    "mean_and_spread",
+    "printed",
+    "told",
+    "values",
+    "verdict",
+]
+
+BITS, DEPTHS, SPLITS = (8, 16, 32, 64), (0, 1, 2), ("train", "test")
+
+#: Bits, hidden layers of the decoder, encoder.
+Cell = tuple[int, int, str]
+#: The records of each cell, one for each seed, in the order of the seeds.
+Cells = Mapping[Cell, Sequence[Record]]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the cells of one table were trained; records of different protocols are never put into one table.
+
+    Args:
+        name: how it is told.
+        epochs, epochs_many: see :class:`efvae.experiments.text.Config`; everything else has its default there.
+
+    Own: own-text-table
+    """
+
+    name: str
+    epochs: int
+    epochs_many: int
+
+    def config(self, cell: Cell, seed: int = 0) -> Config:
+        """The configuration of a cell.
+
+        Own: own-text-table
+        """
+        bits, d_hidden, encoder = cell
+        return Config(
+            bits=bits,
+            d_hidden=d_hidden,
+            encoder=encoder,
+            seed=seed,
+            epochs=self.epochs,
+            epochs_many=self.epochs_many,
+        )
+
+    def settings(self, cell: Cell) -> dict[str, Any]:
+        """All of a cell's configuration that its records must agree in: everything but the seed.
+
+        Own: own-text-table
+        """
+        # without a second part the number of its samples means nothing
+        free = ("seed",) if self.epochs_many else ("seed", "samples_many")
+        return {name: value for name, value in config_dict(self.config(cell)).items() if name not in free}
+
+    def made(self, cell: Cell, record: Record) -> bool:
+        """Whether a record is of this protocol and cell.
+
+        Own: own-text-table
+        """
+        return all(record.config.get(name) == value for name, value in self.settings(cell).items())
+
+    def where(self, cell: Cell) -> str:
+        """The same as a filter of ``paper_values.csv``.
+
+        Own: own-text-table
+        """
+        values = self.settings(cell)
+        first = ("bits", "d_hidden", "encoder")
+        return ";".join(f"{name}={values[name]}" for name in (*first, *(n for n in values if n not in first)))
+
+
+#: The paper's training, and the first part of it, which is what a CPU can do in a night.
+PROTOCOLS = {
+    "full": Protocol("full protocol: 1000 epochs with one pair of codes, 500 with ten", 1000, 500),
+    "one-sample": Protocol("1-sample part: 1000 epochs with one pair of codes, none with ten", 1000, 0),
+}
+
+
+def cells_of(protocol: Protocol, root: Path | None = None) -> dict[Cell, list[Record]]:
+    """The records of a protocol by cell, all 36 of them; a cell without a record has an empty list.
+
+    Args:
+        protocol: one of :data:`PROTOCOLS`.
+        root: the folder of results, by default ``results_root()``.
+
+    Raises:
+        RecordError: a corrupt record, or two records of one cell and seed.
+
+    Own: own-text-table
+    """
+    stored = load(STEM, root)
+    found: dict[Cell, list[Record]] = {}
+    for cell in ((b, d, e) for b in BITS for d in DEPTHS for e in ENCODERS):
+        chosen = sorted((r for r in stored if protocol.made(cell, r)), key=lambda record: record.config["seed"])
+        seeds = [record.config["seed"] for record in chosen]
+        if len(set(seeds)) < len(seeds):
+            names = " and ".join(record.cell for record in chosen)
+            raise RecordError(f"{STEM}: {names} are records of one cell and one seed: remove all but one")
+        found[cell] = chosen
+    return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of Table 2 and ours, in nats a document relative to the saturated multinomial.
+
+    Args:
+        split: ``train`` or ``test``.
+        cell: bits, hidden layers, encoder.
+        paper: as printed.
+        values: ours, one for each seed.
+
+    Paper: tab-2
+    Own: own-text-table
+    """
+
+    split: str
+    cell: Cell
+    paper: float
+    values: tuple[float, ...]
+
+    @property
+    def ours(self) -> float | None:
+        """Mean over the seeds; None without a record."""
+        return mean_and_spread(self.values)[0]
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None for fewer than three."""
+        return mean_and_spread(self.values)[1]
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.ours is None else self.ours - self.paper
+
+    @property
+    def verdict(self) -> str:
+        """See :func:`verdict`."""
+        return verdict(self.ours, self.paper)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and standard deviation from three values on: the deviation of two says little.
+
+    Own: own-text-table
+    """
+    mean = statistics.fmean(values) if values else None
+    return mean, statistics.stdev(values) if len(values) >= SEEDS_FOR_SPREAD else None
+
+
+def verdict(ours: float | None, paper: float) -> str:
+    """``within 1 %`` or ``within 3 %`` of the printed number, else ``miss``; ``open`` where nothing was run.
+
+    Own: own-text-table
+    """
+    if ours is None:
+        return "open"
+    off = abs(ours - paper) / paper * (1 - 1e-12)  # 420.19 is within 1 % of 416.03, whatever binary fractions say
+    return "within 1 %" if off <= 0.01 else "within 3 %" if off <= 0.03 else "miss"
+
+
+def printed(root: Path | None = None) -> dict[tuple[str, Cell], float]:
+    """The 72 numbers of Table 2 from ``paper_values.csv``, by split and cell.
+
+    Args:
+        root: the folder of results, by default ``results_root()``.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+
+    Paper: tab-2
+    """
+    found = {}
+    for target in targets(root):
+        if target.item == "tab-2" and target.source == "paper":
+            pairs = dict(pair.split("=") for pair in target.where.split(";"))
+            cell = (int(pairs["bits"]), int(pairs["d_hidden"]), pairs["encoder"])
+            found[target.metric.removeprefix("nelbo_"), cell] = float(target.paper)
+    return found
+
+
+def entries(cells: Cells, paper: Mapping[tuple[str, Cell], float]) -> list[Entry]:
+    """All numbers of Table 2 in the paper's order: by split, bits, hidden layers, encoder.
+
+    Args:
+        cells: the records of one protocol, see :func:`cells_of`.
+        paper: see :func:`printed`.
+
+    Paper: tab-2
+    Own: own-text-table
+    """
+    return [
+        Entry(split, cell, paper[split, cell], tuple(values(records, f"nelbo_{split}")))
+        for split in SPLITS
+        for cell, records in cells.items()
+    ]
+
+
+def values(records: Iterable[Record], metric: str) -> list[float]:
+    """A metric of the records that have it.
+
+    Own: own-text-table
+    """
+    found = (record.metrics.get(metric) for record in records)
+    return [value for value in found if value is not None]
+
+
+def told(rows: Sequence[Entry]) -> str:
+    """Entries as a plain table, those without a record counted below it.
+
+    Args:
+        rows: of one protocol.
+
+    Own: own-text-table
+    """
+    lines = ["split  bits  layers  encoder  paper           ours  difference  verdict"]
+    for row in rows:
+        if row.ours is not None and row.difference is not None:
+            bits, depth, encoder = row.cell
+            ours = f"{row.ours:.1f}" + (f" ± {row.spread:.1f}" if row.spread is not None else "")
+            lines.append(
+                f"{row.split:5}  {bits:4}  {depth:6}  {encoder:>7}  {row.paper:5.0f}  {ours:>13}"
+                f"  {row.difference:+10.1f}  {row.verdict}"
+            )
+    missing = sum(row.ours is None for row in rows)
+    return "\n".join([*lines, f"{missing} of {len(rows)} numbers open: not run"])
