@@ -21,7 +21,9 @@ from efvae.data.synthetic import curved_law, harmonium_law, synthetic_text
 from efvae.estimators import ARM, DisARM, Estimator
 from efvae.records import Record
 from efvae.text.batches import Documents
+from efvae.text.evaluate import evaluate
 from efvae.text.model import ENCODERS, WIDTH, TextVAE
+from efvae.text.retrieval import retrieval_metrics
 from efvae.text.training import Corpora, Phase, Run, train_together
 from efvae.train import Curve
 from efvae.word_counts import WordCounts, base_measure_floor
@@ -227,6 +229,9 @@ def solve(
         nelbo_train_last, nelbo_test_last
         nelbo_train_base, nelbo_test_base   with the base measure: −ELBO of log p(x | l)
 
+    Of the model at the selected epoch also those of :data:`efvae.text.evaluate.METRICS` (likelihood, gap and its parts,
+    distance to the consistent set) and of :func:`efvae.text.retrieval.retrieval_metrics`.
+
     Args:
         configs: the cells.
         checkpoint: folder for checkpoints.
@@ -261,6 +266,8 @@ def solve(
     trained = []
     for config, done in zip(configs, runs, strict=True):
         metrics = _lowest(done.curve, floors)
+        metrics |= evaluate(done.best.eval(), text.train, text.test, seed=config.seed)
+        metrics |= retrieval_metrics(done.best, text.train, text.test)
         record = records.make(
             STEM,
             config,
