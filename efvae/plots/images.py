@@ -69,9 +69,9 @@ def along_training(
         axes[0].annotate(
             "bound", (0.98, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
         )
-    for ax, label in zip(axes, ("ELBO, nats per image", named, r"pixel noise $\sigma_d$"), strict=True):
+    for ax, title in zip(axes, ("ELBO, nats per image", named, r"pixel noise $\sigma_d$"), strict=True):
         ax.set(xlabel="step")
-        ax.set_title(label, fontsize=9.5)
+        ax.set_title(title, fontsize=9.5)
         ax.grid(color="0.92")
         ax.set_axisbelow(True)
     axes[1].set_ylim(bottom=0)
