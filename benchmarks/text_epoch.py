@@ -4,12 +4,13 @@ Usual: dense float32 counts in a TensorDataset with a DataLoader, log_softmax, a
 with both evaluations differentiated, the NELBO of each step monitored, fused Adam, a test evaluation; one process, the
 same threads, interleaved, medians over rounds.
 
-``python -m benchmarks.text_epoch [--rounds 3] [--threads 2] [--depth 0 1 2] [--quality] [--record]``
+``python -m benchmarks.text_epoch [depth-0 depth-1 depth-2 together quality] [--rounds 3] [--threads 2] [--record]``
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import statistics
 import time
@@ -204,7 +205,7 @@ def stacking(rounds: int, dtype: torch.dtype, copies: int = 4) -> dict[str, floa
     }
 
 
-def quality(dtype: torch.dtype) -> dict[str, float]:
+def quality(_: int, dtype: torch.dtype) -> dict[str, float]:
     """Test NELBO after some epochs and seeds in both ways, in nats, and their difference over its standard error."""
     train, test, _ = corpus()
     corpora = Corpora(Documents(train), Documents(test))
@@ -232,34 +233,38 @@ def _precise(usual: Usual, test: WordCounts) -> float:
         return float(torch.cat([usual.nelbo(x, s, sample_only=True) for x, s in usual.test]).mean())
 
 
+PARTS: dict[str, Callable[[int, torch.dtype], dict[str, float]]] = {
+    **{f"depth-{depth}": functools.partial(bench, depth) for depth in (0, 1, 2)},
+    "together": stacking,
+    "quality": quality,
+}
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Print a table; with ``--record`` keep it under results."""
+    """Print the figures of some parts; with ``--record`` keep them under results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.text_epoch", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; by default all but the last"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--depth", type=int, nargs="*", default=[0, 1, 2], choices=(0, 1, 2))
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--quality", action="store_true", help=f"{QUALITY_EPOCHS} epochs, {QUALITY_SEEDS} seeds")
     parser.add_argument("--record", action="store_true", help="keep the figures under results")
     options = parser.parse_args([] if arguments is None else arguments)
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown part {min(unknown)!r}: expected some of {', '.join(PARTS)}")
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.precision)
     print(f"{corpus()[2]}, {BITS} bits, {options.threads} threads, {options.precision}, {options.rounds} rounds")
-    parts: dict[str, Callable[[], dict[str, float]]] = {
-        f"depth {depth}": lambda depth=depth: bench(depth, options.rounds, dtype) for depth in options.depth
-    }
-    parts["together"] = lambda: stacking(options.rounds, dtype)
-    if options.quality:
-        parts["quality"] = lambda: quality(dtype)
-    for name, part in parts.items():
+    for part in options.parts or list(PARTS)[:-1]:
         started = time.monotonic()
-        figures = part()
-        print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
+        figures = PARTS[part](options.rounds, dtype)
+        print(f"{part}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
         if options.record:
-            cell = Cell(name, BITS, options.threads, options.precision)
-            record = records.make(
-                STEM, cell, figures, {}, seconds=time.monotonic() - started, show=("part", "precision")
-            )
+            cell = Cell(part, BITS, options.threads, options.precision)
+            seconds = time.monotonic() - started
+            record = records.make(STEM, cell, figures, {}, seconds=seconds, show=("part", "threads", "precision"))
             records.write(record, records.results_root())
 
 
