@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -33,17 +34,21 @@ def save_checkpoint(
         fingerprint: what a resuming run must agree in.
         step: number of steps done.
         curve: metrics so far.
+
+    Raises:
+        OSError: it cannot be written, in one line; the file before it is untouched.
     """
-    from safetensors.torch import save_file  # only training needs it, importing efvae does not
+    from safetensors import SafetensorError  # only training needs it, importing efvae does not
+    from safetensors.torch import save_file
 
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, entries in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
     tensors["generator"] = generator.get_state()
     meta = {"fingerprint": fingerprint, "step": step, "curve": curve}
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
             part,
@@ -52,8 +57,14 @@ def save_checkpoint(
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
+    except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"cannot write the checkpoint {path}: {reason}; free some space: the run continues from the one before"
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or its folder could not be made
+            part.unlink()
 
 
 def load_checkpoint(

@@ -1,4 +1,4 @@
-"""The command ``efvae``: run a notebook with other parameters, fetch data, compare the records with the paper.
+"""The command ``efvae``: run a notebook, sweep an experiment, fetch data, compare the records with the paper.
 
 Own: own-run
 """
@@ -14,6 +14,7 @@ from typing import NoReturn
 from efvae.data.cache import DataError
 from efvae.parameters import UsageError
 from efvae.records import RecordError
+from efvae.sweep import command as sweep_command
 
 __all__ = ["main"]
 
@@ -46,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pairs and options.command != "run":
         parser.error("-p belongs to 'efvae run'")
     try:
-        if options.command == "scoreboard":
-            return _scoreboard(options)
-        return _data(options) if options.command == "data" else _run(options, pairs)
+        if options.command == "run":
+            return _run(options, pairs)
+        return {"sweep": sweep_command.main, "data": _data, "scoreboard": _scoreboard}[options.command](options)
     except (UsageError, RecordError, DataError) as error:
         print(f"efvae: error: {error}", file=sys.stderr)
         return 2
@@ -79,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", metavar="NAME", help="smoke, full, or a YAML file of parameters")
     run.add_argument("-o", "--output", type=Path, metavar="OUT.ipynb", help="default: a file in _build/runs")
     run.add_argument("--list", action="store_true", help="list the parameters and run nothing")
+
+    sweep = commands.add_parser("sweep", help="compute many cells of an experiment; those recorded are skipped")
+    sweep_command.add_arguments(sweep)
 
     data = commands.add_parser("data", help="fetch or verify a data set, in EFVAE_DATA or in the cache")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")

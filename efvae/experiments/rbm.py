@@ -20,7 +20,7 @@ from efvae.harmonium import Harmonium
 from efvae.models import VAE
 from efvae.records import Record
 
-__all__ = ["MODELS", "STEM", "Config", "Solution", "run", "solve"]
+__all__ = ["MODELS", "STEM", "Config", "Solution", "data_sha256", "run", "solve"]
 
 STEM = "sec3_1_rbm"
 MODELS = ("rbm", "rbm-pcd", "vae")
@@ -145,13 +145,24 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
     Own: own-digits-baseline
     """
     if results is not None and not refresh:
-        known = records.find(STEM, config, results, load_digits(config.seed, config.threshold).sha256)
+        known = records.find(STEM, config, results, data_sha256(config))
         if known is not None:
             return known
     record = solve(config).record
     if results is not None:
         records.write(record, results)
     return record
+
+
+def data_sha256(config: Config) -> str:
+    """Checksum of the data of a cell, which its record is named by.
+
+    Args:
+        config: the cell.
+
+    Own: own-digits-baseline
+    """
+    return load_digits(config.seed, config.threshold).sha256
 
 
 def _shown(config: Config) -> tuple[str, ...]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from efvae.records.origin import results_root
 from efvae.records.record import Record
-from efvae.values import TYPES, nearest, parse
+from efvae.values import TYPES, nearest, parse, shown
 
-__all__ = ["main"]
+__all__ = ["config_kinds", "main", "read_value"]
 
 _USAGE = """usage: python -m {module} [key=value ...] [--results DIR] [--refresh]{checkpoint}
 
@@ -35,7 +35,8 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
         argv: the words, by default those of the command line.
 
     Returns:
-        The exit code: 0, or 2 after bad input, which is reported in one line before anything runs.
+        The exit code: 0; 1 after a run that could not go on, such as one whose loss became NaN; 2 after bad input,
+        which is found before anything runs. Either is reported in one line.
 
     Own: own-records
     """
@@ -49,20 +50,60 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
     except ValueError as error:  # RecordError is one
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("efvae."):
+            raise  # not one of ours (TrainingError, CheckpointError): the traceback is wanted
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"{record.stem}/{record.cell}.json")
     for name, value in record.metrics.items():
         print(f"  {name} = {value}")
     return 0
 
 
-def _kinds(config_type: type) -> dict[str, str]:
+def config_kinds(config_type: type) -> dict[str, str]:
+    """The fields of a config and how each is read: one of ``efvae.values.TYPES``, or the type as it is written.
+
+    Args:
+        config_type: a dataclass.
+
+    Own: own-records
+    """
     # annotations are text under postponed evaluation, types otherwise
     kinds = {field.name: field.type for field in dataclasses.fields(config_type)}
-    return {name: kind.__name__ if isinstance(kind, type) else str(kind) for name, kind in kinds.items()}
+    names = {name: kind.__name__ if isinstance(kind, type) else str(kind) for name, kind in kinds.items()}
+    return {
+        name: f"list[{kind[6:].split(',')[0].strip(' ]')}]" if kind.startswith("tuple[") else kind
+        for name, kind in names.items()
+    }
+
+
+def read_value(name: str, text: str, kinds: Mapping[str, str]) -> Any:
+    """Read the value of one field of a config from text; a list comes as a tuple.
+
+    Args:
+        name: the field.
+        text: as typed.
+        kinds: what ``config_kinds`` says.
+
+    Raises:
+        ValueError: no such field, or text of another type; the message is one line.
+
+    Own: own-records
+    """
+    if name not in kinds:
+        raise ValueError(f"unknown key {shown(name)}: {nearest(name, kinds)}")
+    if kinds[name] not in TYPES:
+        raise ValueError(f"{name}: a value of type {kinds[name]} cannot be given here")
+    try:
+        value = parse(text, kinds[name])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _split(words: list[str], config_type: type, run: Callable[..., Record]) -> tuple[dict[str, Any], dict[str, Any]]:
-    kinds = _kinds(config_type)
+    kinds = config_kinds(config_type)
     values: dict[str, Any] = {}
     options: dict[str, Any] = {"results": results_root(), "refresh": False}
     while words:
@@ -81,19 +122,8 @@ def _split(words: list[str], config_type: type, run: Callable[..., Record]) -> t
 def _pair(word: str, kinds: dict[str, str]) -> tuple[str, Any]:
     name, equals, text = word.partition("=")
     if not equals or word.startswith("-"):
-        raise ValueError(f"expected key=value; got {word!r}")
-    if name not in kinds:
-        raise ValueError(f"unknown key {name!r}: {nearest(name, kinds)}")
-    kind = kinds[name]
-    if kind.startswith("tuple["):
-        kind = f"list[{kind[6:].split(',')[0].strip(' ]')}]"
-    if kind not in TYPES:
-        raise ValueError(f"{name}: a value of type {kinds[name]} cannot be given here")
-    try:
-        value = parse(text, kind)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    return name, tuple(value) if isinstance(value, list) else value
+        raise ValueError(f"expected key=value; got {shown(word)}")
+    return name, read_value(name, text, kinds)
 
 
 def _takes_checkpoint(run: Callable[..., Record]) -> bool:
@@ -101,7 +131,7 @@ def _takes_checkpoint(run: Callable[..., Record]) -> bool:
 
 
 def _help(config_type: type, run: Callable[..., Record]) -> str:
-    kinds = _kinds(config_type)
+    kinds = config_kinds(config_type)
     keys = []
     for field in dataclasses.fields(config_type):
         default = "required" if field.default is dataclasses.MISSING else f"default {field.default!r}"

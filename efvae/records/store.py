@@ -5,6 +5,7 @@ Own: own-records
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -47,6 +48,12 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+    with contextlib.suppress(OSError):  # not every system can; the file is in place in any case
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name too survives a power cut: checkpoints may be deleted now
+        finally:
+            os.close(folder)
 
 
 def write(record: Record, root: Path | None = None) -> Path:
@@ -128,7 +135,12 @@ def find(stem: str, config: object, root: Path | None = None, data_sha256: str |
     digest = config_hash(stem, config_dict(config), data_sha256)[:8]
     folder = (results_root() if root is None else Path(root)) / stem
     paths = sorted(folder.glob(f"[!.]*{digest}.json"))
-    return read(paths[0]) if paths else None
+    if not paths:
+        return None
+    record = read(paths[0])
+    if record.config != config_dict(config):  # eight digits may agree by chance, in one of some billion pairs
+        raise RecordError(f"{paths[0]} has the hash of another configuration: move it into another results folder")
+    return record
 
 
 def load(stem: str, root: Path | None = None, **where: object) -> list[Record]:

@@ -1,0 +1,118 @@
+"""The command ``efvae sweep``.
+
+Own: own-sweep
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from efvae.parameters import UsageError
+from efvae.records import results_root
+from efvae.sweep.grid import Cell, cells_of, experiment, read_file
+from efvae.sweep.plan import Plan, plan
+from efvae.sweep.pool import Options, run
+from efvae.values import shown
+
+__all__ = ["add_arguments", "main"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of the command.
+
+    Args:
+        parser: its parser.
+
+    Own: own-sweep
+    """
+    parser.add_argument(
+        "what", metavar="STEM|FILE.yaml", help="an experiment, such as sec4_1_artificial, or a sweep file"
+    )
+    parser.add_argument(
+        "--grid", nargs="+", action="extend", default=[], metavar="KEY=V1,V2", help="values of a key; 0:3 is 0,1,2"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each process (default: 1)")
+    parser.add_argument("--refresh", action="store_true", help="compute again although recorded")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: the groups as JSON, for a workflow engine")
+    parser.add_argument("--only", metavar="HASH,...", help="of these cells only, named as --json names them")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder of records (default: results)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="logs and checkpoints (default: _build/sweeps)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Plan a sweep and run it.
+
+    Args:
+        options: the parsed words.
+
+    Returns:
+        The exit code: 0 if every cell is recorded, 1 if some failed.
+
+    Raises:
+        UsageError: bad input; nothing has run.
+
+    Own: own-sweep
+    """
+    if options.what.endswith((".yaml", ".yml")):
+        stem, grids = read_file(Path(options.what))
+    else:
+        stem, grids = options.what, []
+    found = experiment(stem)
+    cells = _chosen(cells_of(found, grids, options.grid), options.only)
+    given = {"results": options.results or results_root()} | ({"work": options.work} if options.work else {})
+    how = Options(**given, jobs=options.jobs, threads=options.threads, refresh=options.refresh)
+    planned = plan(found, cells, how.results, refresh=how.refresh)
+    if options.dry_run:
+        for line in [json.dumps(_described(planned))] if options.json else planned.lines(how.jobs):
+            _tell(line)
+        return 0
+    _tell(planned.summary(how.jobs))
+    try:
+        outcome = run(planned, how, _tell, _status if sys.stdout.isatty() else lambda line: None)
+    except KeyboardInterrupt:
+        _tell("interrupted: the same command continues it")
+        raise
+    for line in outcome.table(planned):
+        _tell(line)
+    return 1 if outcome.failed else 0
+
+
+def _chosen(cells: list[Cell], only: str | None) -> list[Cell]:
+    if only is None:
+        return cells
+    known = {cell.digest: cell for cell in cells}
+    wanted = only.split(",")
+    for digest in wanted:
+        if digest not in known:
+            raise UsageError(
+                f"--only: this sweep has no cell {shown(digest)}; 'efvae sweep ... --dry-run --json' lists them"
+            )
+    return [known[digest] for digest in dict.fromkeys(wanted)]
+
+
+def _described(planned: Plan) -> list[dict[str, object]]:
+    """The groups, recorded cells included: a group keeps its name while it is being computed."""
+    return [
+        {
+            "group": group.key,
+            "label": group.label,
+            "cells": [cell.digest for cell in group.cells],
+            "recorded": planned.recorded.issuperset(cell.digest for cell in group.cells),
+        }
+        for group in planned.groups
+    ]
+
+
+def _tell(line: str) -> None:
+    clear = "\r\x1b[K" if sys.stdout.isatty() else ""
+    printable = line.encode("utf-8", "backslashreplace").decode()  # a path may be none
+    print(f"{clear}{printable}", flush=True)
+
+
+def _status(line: str) -> None:
+    print(f"\r\x1b[K{line[:100]}", end="", flush=True)

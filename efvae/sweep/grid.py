@@ -1,0 +1,243 @@
+"""From ``key=v1,v2 seed=0:3``, or a YAML file, to the cells of an experiment.
+
+Own: own-sweep
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import math
+import pkgutil
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import efvae.experiments
+from efvae.parameters import UsageError, one_line
+from efvae.records import config_dict, config_hash
+from efvae.records.command import config_kinds, read_value
+from efvae.values import nearest, shown
+
+__all__ = ["MOST_CELLS", "Cell", "Experiment", "cells_of", "experiment", "read_file"]
+
+#: More cells than this are a slip of the keyboard.
+MOST_CELLS = 10_000
+
+#: Texts of each key: alternatives as they were typed.
+Grid = dict[str, list[str]]
+
+_RANGE = re.compile(r"\s*(-?\d{1,18}):(-?\d{1,18})\s*")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A module of ``efvae.experiments`` that has ``STEM``, ``Config`` and ``run``.
+
+    Args:
+        stem: folder of its records.
+        module: the module; it may also offer ``together(config)``, equal for cells that one process trains together,
+            ``run_together(configs, ...)``, and ``data_sha256(config)``, the checksum of the data.
+
+    Own: own-sweep
+    """
+
+    stem: str
+    module: ModuleType
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """How each field of the config is read.
+
+        Own: own-sweep
+        """
+        return config_kinds(self.module.Config)
+
+    def data_sha256(self, config: object) -> str | None:
+        """Checksum of the data of a cell, None if the experiment does not say.
+
+        Args:
+            config: the cell's.
+
+        Own: own-sweep
+        """
+        told: str | None = self.module.data_sha256(config) if hasattr(self.module, "data_sha256") else None
+        return told
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration of a sweep.
+
+    Args:
+        config: an instance of the experiment's ``Config``.
+        label: the values that the sweep sets, for people.
+        digest: 8 hex digits of the hash of the configuration, without the data.
+
+    Own: own-sweep
+    """
+
+    config: Any
+    label: str
+    digest: str
+
+
+def _stems() -> dict[str, str]:
+    """Stem and module name of each experiment, from the sources: importing all of them would take seconds."""
+    found = {}
+    for info in pkgutil.iter_modules(efvae.experiments.__path__, "efvae.experiments."):
+        spec = importlib.util.find_spec(info.name)
+        source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+        stem = re.search(r'^STEM = "(\w+)"', source, re.MULTILINE)
+        if stem and "\ndef run(" in source and "\nclass Config" in source:
+            found[stem[1]] = info.name
+    return found
+
+
+def experiment(stem: str) -> Experiment:
+    """Find an experiment by its stem, such as ``sec4_1_artificial``.
+
+    Args:
+        stem: its ``STEM``.
+
+    Raises:
+        UsageError: there is none; the message names the nearest.
+
+    Own: own-sweep
+    """
+    stems = _stems()
+    if stem not in stems:
+        raise UsageError(f"no experiment {shown(stem)}: {nearest(stem, stems)}")
+    return Experiment(stem, importlib.import_module(stems[stem]))
+
+
+def read_file(path: Path) -> tuple[str, list[Grid]]:
+    """Read a sweep file.
+
+    ::
+
+        stem: sec4_1_artificial
+        grid:                       # or a list of such grids: their union
+          encoder: [factorized, states]
+          seed: 0:10                # 0, 1, ..., 9
+
+    Every value is text here and read by the type of its field, so that YAML's own ideas (1:30 is ninety) do no harm.
+
+    Args:
+        path: a ``.yaml`` or ``.yml`` file.
+
+    Returns:
+        The stem, and the texts of each grid.
+
+    Raises:
+        UsageError: it cannot be read, or says something else.
+
+    Own: own-sweep
+    """
+    import yaml
+
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - text only
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read the sweep file {shown(str(path))}: {one_line(error)}") from None
+    expected = "expected 'stem: <experiment>' and 'grid:' with lines 'key: [v1, v2]'"
+    if not isinstance(content, dict) or not isinstance(content.get("stem"), str):
+        raise UsageError(f"sweep file {shown(str(path))}: {expected}")
+    for key in content:
+        if key not in ("stem", "grid"):
+            raise UsageError(f"sweep file {shown(str(path))}: unknown key {shown(key)}: {expected}")
+    grids = content.get("grid") or {}
+    grids = grids if isinstance(grids, list) else [grids]
+    if not all(isinstance(grid, dict) for grid in grids):
+        raise UsageError(f"sweep file {shown(str(path))}: {expected}")
+    return content["stem"], [{str(key): _texts(str(key), value) for key, value in grid.items()} for grid in grids]
+
+
+def _texts(key: str, value: object) -> list[str]:
+    """The alternatives of one line of a sweep file; an inner list is one value of a list."""
+    if isinstance(value, str):
+        return [value]
+    texts = [",".join(item) if _is_flat(item) else item for item in value] if isinstance(value, list) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"{shown(key)}: expected a value or a list of values; got {shown(value)}")
+    return texts
+
+
+def _is_flat(item: object) -> bool:
+    return isinstance(item, list) and all(isinstance(part, str) for part in item)
+
+
+def cells_of(found: Experiment, grids: Sequence[Mapping[str, Sequence[str]]], words: Sequence[str] = ()) -> list[Cell]:
+    """All combinations of the values of each grid, without repetitions, in their order.
+
+    Args:
+        found: the experiment.
+        grids: texts of each key; the cells are those of all grids.
+        words: ``key=v1,v2`` as typed; these replace the same key of every grid.
+
+    Raises:
+        UsageError: an unknown key, a value of another type, a combination that the experiment refuses, too many cells.
+
+    Own: own-sweep
+    """
+    kinds = found.kinds
+    typed: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(f"expected key=v1,v2 or key=first:end; got {shown(word)}")
+        if name in typed:
+            raise UsageError(f"key {shown(name)} is given twice: write {name}=v1,v2")
+        typed[name] = [text]
+    cells: dict[str, Cell] = {}
+    for grid in grids or [{}]:
+        values = {name: _alternatives(name, texts, kinds) for name, texts in {**grid, **typed}.items()}
+        count = math.prod(map(len, values.values()))
+        if count + len(cells) > MOST_CELLS:
+            raise UsageError(f"{count} cells are more than {MOST_CELLS}: give fewer values")
+        for combination in itertools.product(*values.values()):
+            cell = _cell(found, dict(zip(values, combination, strict=True)))
+            cells.setdefault(cell.digest, cell)
+    return list(cells.values())
+
+
+def _alternatives(name: str, texts: Sequence[str], kinds: Mapping[str, str]) -> list[Any]:
+    """The values of one key; a list of texts stands for one alternative each, a single text may hold several."""
+    values: list[Any] = []
+    for text in texts:
+        kind = kinds.get(name, "")
+        parts = [text] if kind.startswith("list[") or len(texts) > 1 else text.split(",")
+        for part in parts:
+            span = _RANGE.fullmatch(part) if kind == "int" else None
+            try:
+                values += _whole(span[1], span[2]) if span else [read_value(name, part, kinds)]
+            except ValueError as error:
+                raise UsageError(str(error)) from None
+    return values
+
+
+def _whole(first: str, end: str) -> range:
+    span = range(int(first), int(end))
+    if not 0 < int(end) - int(first) <= MOST_CELLS:
+        raise ValueError(
+            f"the range {first}:{end} stands for {len(span)} values: expected first:end, such as 0:3 for 0,1,2"
+        )
+    return span
+
+
+def _cell(found: Experiment, values: Mapping[str, Any]) -> Cell:
+    label = " ".join(f"{name}={_spelled(value)}" for name, value in values.items()) or "defaults"
+    try:
+        config = found.module.Config(**values)
+        digest = config_hash(found.stem, config_dict(config))[:8]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError(f"cell {shown(label)}: {one_line(error)}") from None
+    return Cell(config, label, digest)
+
+
+def _spelled(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,218 @@
+"""What a sweep will do: which cells are recorded, which train together, and what the rest will cost.
+
+Own: own-sweep
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from efvae.records import Record, RecordError, config_dict, find, read, results_root
+from efvae.sweep.grid import Cell, Experiment
+
+__all__ = ["Group", "Plan", "duration", "look_up", "plan"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that one process trains.
+
+    Args:
+        cells: at least one.
+
+    Own: own-sweep
+    """
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def key(self) -> str:
+        """8 hex digits that name the group: those of its cell, or a hash of all of them.
+
+        Own: own-sweep
+        """
+        digests = sorted(cell.digest for cell in self.cells)
+        return digests[0] if len(digests) == 1 else sha256(",".join(digests).encode()).hexdigest()[:8]
+
+    @property
+    def label(self) -> str:
+        """The values that all its cells share, and how many cells there are.
+
+        Own: own-sweep
+        """
+        if len(self.cells) == 1:
+            return self.cells[0].label
+        common = set.intersection(*(set(cell.label.split(" ")) for cell in self.cells))
+        shared = " ".join(word for word in self.cells[0].label.split(" ") if word in common)
+        return f"{shared} ({len(self.cells)} cells)".strip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will do.
+
+    Args:
+        experiment: whose cells they are.
+        cells: all of them.
+        groups: how they are trained, recorded cells included, so that a group keeps its name.
+        recorded: digests of the cells that need nothing.
+        broken: digest and reason of the cells whose record is corrupt.
+        seconds: expected seconds of each cell that is missing, by digest; empty if there is nothing to go by.
+        basis: number of records that ``seconds`` comes from.
+
+    Own: own-sweep
+    """
+
+    experiment: Experiment
+    cells: tuple[Cell, ...]
+    groups: tuple[Group, ...]
+    recorded: frozenset[str]
+    broken: Mapping[str, str]
+    seconds: Mapping[str, float]
+    basis: int
+
+    @property
+    def missing(self) -> list[Group]:
+        """The groups to train, without what is recorded or broken.
+
+        Own: own-sweep
+        """
+        settled = self.recorded | set(self.broken)
+        rest = [tuple(cell for cell in group.cells if cell.digest not in settled) for group in self.groups]
+        return [Group(cells) for cells in rest if cells]
+
+    def lines(self, jobs: int) -> list[str]:
+        """Describe the plan, one line for each group and a total.
+
+        Args:
+            jobs: processes at a time.
+
+        Own: own-sweep
+        """
+        told = [f"skip   {cell.label}: recorded" for cell in self.cells if cell.digest in self.recorded]
+        told += [
+            f"broken {cell.label}: {self.broken[cell.digest]}" for cell in self.cells if cell.digest in self.broken
+        ]
+        for group in self.missing:
+            cost = f": about {duration(self._cost([group]))}" if self.seconds else ""
+            told.append(f"run    {group.label}{cost}")
+        return [*told, self.summary(jobs)]
+
+    def summary(self, jobs: int) -> str:
+        """The total, in one line.
+
+        Args:
+            jobs: processes at a time.
+
+        Own: own-sweep
+        """
+        groups = self.missing
+        to_run = sum(len(group.cells) for group in groups)
+        told = f"{self.experiment.stem}: {len(self.cells)} cells, {len(self.recorded)} recorded, {to_run} to run"
+        if self.broken:
+            told += f", {len(self.broken)} with a corrupt record"
+        if not groups:
+            return told
+        told += f" in {len(groups)} groups, {jobs} at a time"
+        if not self.seconds:
+            return f"{told}; no record of this experiment to estimate the time from"
+        longest = max(self._cost([group]) for group in groups)
+        total = max(longest, self._cost(groups) / jobs)
+        return f"{told}; about {duration(total)}, by the seconds of {self.basis} records"
+
+    def _cost(self, groups: Sequence[Group]) -> float:
+        return sum(self.seconds.get(cell.digest, 0.0) for group in groups for cell in group.cells)
+
+
+def plan(found: Experiment, cells: Sequence[Cell], results: Path, *, refresh: bool = False) -> Plan:
+    """Plan a sweep; nothing is written.
+
+    Args:
+        found: the experiment.
+        cells: what should be there in the end.
+        results: folder of records.
+        refresh: compute although recorded.
+
+    Own: own-sweep
+    """
+    recorded, broken = set(), {}
+    for cell in [] if refresh else cells:
+        try:
+            if look_up(found, cell, results):
+                recorded.add(cell.digest)
+        except RecordError as error:
+            broken[cell.digest] = str(error)
+    groups: dict[object, list[Cell]] = {}
+    for cell in cells:
+        key = found.module.together(cell.config) if hasattr(found.module, "together") else cell.digest
+        groups.setdefault(key, []).append(cell)
+    known = _known(found.stem, results)
+    missing = [cell for cell in cells if cell.digest not in recorded]
+    return Plan(
+        experiment=found,
+        cells=tuple(cells),
+        groups=tuple(Group(tuple(members)) for members in groups.values()),
+        recorded=frozenset(recorded),
+        broken=broken,
+        seconds={cell.digest: _estimate(config_dict(cell.config), known) for cell in missing} if known else {},
+        basis=len(known),
+    )
+
+
+def look_up(found: Experiment, cell: Cell, results: Path) -> Record | None:
+    """The record of a cell, for the data as they are now.
+
+    Args:
+        found: the experiment.
+        cell: which.
+        results: folder of records.
+
+    Raises:
+        RecordError: there is a file, but it is corrupt.
+
+    Own: own-sweep
+    """
+    return find(found.stem, cell.config, results, found.data_sha256(cell.config))
+
+
+def _known(stem: str, results: Path) -> list[Record]:
+    """The sound records of an experiment, in the results folder or else in the project's."""
+    known: list[Record] = []
+    for folder in (results / stem, results_root() / stem):
+        for path in sorted(folder.glob("[!.]*.json")) if not known else []:
+            try:
+                known.append(read(path))
+            except RecordError:
+                continue  # its cell, if it is asked for, says so
+    return known
+
+
+def _estimate(config: dict[str, Any], known: Sequence[Record]) -> float:
+    """Median seconds of the records that agree with a configuration in most fields."""
+
+    def agreement(record: Record) -> int:
+        return sum(record.config.get(key) == value for key, value in config.items() if key != "seed")
+
+    best = max(map(agreement, known))
+    return statistics.median(float(r.provenance["seconds"]) for r in known if agreement(r) == best)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people, such as ``2 h 5 min``.
+
+    Args:
+        seconds: ≥ 0.
+
+    Own: own-sweep
+    """
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 100 * 60:
+        return f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{round(whole / 60)} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

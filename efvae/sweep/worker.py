@@ -1,0 +1,156 @@
+"""The process that trains one group: a JSON line in, a JSON line out for whatever is settled.
+
+It ends when its driver does, so that a killed sweep leaves nothing running. What it prints goes to the log.
+
+Own: own-sweep
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import shutil
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from efvae.parameters import one_line
+from efvae.records import Record, config_dict, config_hash, read, same
+
+__all__ = ["main"]
+
+#: How a failed allocation is told where it is no error of its own type.
+ALLOCATION = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+Tell = Callable[..., None]
+
+
+def main() -> int:
+    """Train the group that the line on standard input describes.
+
+    Returns:
+        The exit code: 0 if something was said of every cell.
+
+    Own: own-sweep
+    """
+    request = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_the_driver, daemon=True).start()
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what an experiment prints is for the log
+
+    def tell(**message: object) -> None:
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
+    module = importlib.import_module(request["module"])
+    configs = [_config(module, values) for values in request["configs"]]
+    folder = _checkpoint_folder(module, configs, Path(request["checkpoint"]), tell, anew=request["refresh"])
+    offered = {
+        "results": Path(request["results"]),
+        "refresh": request["refresh"],
+        "checkpoint": folder,
+        "progress": lambda *words: tell(progress=" ".join(map(str, words))),
+    }
+    together = len(configs) > 1 and hasattr(module, "run_together")
+    run = module.run_together if together else module.run
+    taken = {name: value for name, value in offered.items() if name in inspect.signature(run).parameters}
+    for batch in [configs] if together else [[config] for config in configs]:
+        compute = partial(run, batch if together else batch[0], **taken)
+        if not _settle(module, batch, compute, folder, offered["results"], tell):
+            return 1
+    return 0
+
+
+def _settle(
+    module: ModuleType, batch: Sequence[object], compute: Callable[[], Any], folder: Path, results: Path, tell: Tell
+) -> bool:
+    """Compute a batch and say what came of it; False if the memory was too small, also for what comes after it."""
+    digests = [config_hash(module.STEM, config_dict(config))[:8] for config in batch]
+    try:
+        try:
+            answer = compute()
+        except Exception as error:
+            if not _is_from(error, "efvae.checkpoint", "CheckpointError"):
+                raise
+            aside = folder.with_name(f"{folder.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            tell(note=f"{one_line(error)}; it was set aside and the cells started anew")
+            answer = compute()
+        records: list[Record] = answer if isinstance(answer, list) else [answer]
+        for record in records:
+            path = results / record.stem / f"{record.cell}.json"
+            if not same(read(path), record):
+                raise RuntimeError(f"{path} holds something else than was computed")
+        written = {config_hash(record.stem, record.config)[:8] for record in records}
+        if written != set(digests):
+            raise RuntimeError(f"{len(digests)} cells were asked for, {len(written & set(digests))} have a record")
+    except Exception as error:  # whatever it is, it is this batch's own
+        traceback.print_exc()
+        memory = _is_memory(error)
+        tell(failed=digests, reason=f"out of memory: {one_line(error)}" if memory else _reason(error))
+        return not memory
+    tell(done=digests)
+    return True
+
+
+def _config(module: ModuleType, values: dict[str, Any]) -> Any:
+    return module.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _checkpoint_folder(module: ModuleType, configs: Sequence[object], root: Path, tell: Tell, *, anew: bool) -> Path:
+    """A folder that belongs to this code and these data: a run is not continued with others."""
+    folder = root / _state(module, configs)
+    for other in root.glob("*") if root.is_dir() else []:
+        if anew or other.name not in (folder.name, f"{folder.name}.damaged"):
+            shutil.rmtree(other)
+            if not anew:
+                tell(note="code or data have changed since the checkpoint: started anew")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _state(module: ModuleType, configs: Sequence[object]) -> str:
+    """Hash of what an unfinished run depends on besides its configuration."""
+    digest = hashlib.sha256(version("torch").encode())
+    for name, loaded in sorted(sys.modules.items()):
+        if name.startswith("efvae.") and not name.startswith("efvae.sweep") and loaded.__file__:
+            digest.update(name.encode() + Path(loaded.__file__).read_bytes())
+    if hasattr(module, "data_sha256"):
+        digest.update(repr(sorted({str(module.data_sha256(config)) for config in configs})).encode())
+    return digest.hexdigest()[:8]
+
+
+def _is_memory(error: BaseException) -> bool:
+    known = isinstance(error, MemoryError) or _is_from(error, "torch", "OutOfMemoryError")
+    return known or any(text in str(error) for text in ALLOCATION)
+
+
+def _is_from(error: BaseException, module: str, name: str) -> bool:
+    """Whether it is of a class of a module that only training loads."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(error, getattr(loaded, name))
+
+
+def _reason(error: Exception) -> str:
+    told = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("efvae.")
+    return one_line(error) if told else f"{type(error).__name__}: {one_line(error)}"
+
+
+def _end_with_the_driver() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(3)  # the other end is closed: nobody waits for an answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

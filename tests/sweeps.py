@@ -1,0 +1,54 @@
+"""How the tests run `efvae sweep` in processes of its own, with an experiment that fails on demand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from efvae import records
+from efvae.records import Record
+
+SITE = Path(__file__).parent / "sweep_site"
+ROOT = Path(__file__).resolve().parents[1]
+FAULTY = "sec0_faulty"
+#: Seconds of real training, with a checkpoint every 100 steps.
+REAL = ("sec4_1_artificial", "--grid", "pretrain_steps=300", "joint_steps=300", "batch_size=16", "width=4", "seed=0:2")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """That of the tests with the faulty experiment in it."""
+    path = os.pathsep.join([str(SITE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path} | extra
+
+
+def start(folder: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
+    """`efvae sweep`, with results and work below a folder, in a process group of its own."""
+    where = ["--results", str(folder / "results"), "--work", str(folder / "work")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "efvae", "sweep", *words, *where],
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def sweep(folder: Path, *words: str, **extra: str) -> tuple[int, str, str]:
+    """Run it to its end: exit code, output, errors."""
+    process = start(folder, *words, **extra)
+    out, errors = process.communicate(timeout=300)
+    return process.returncode, out, errors
+
+
+def recorded(folder: Path, stem: str = FAULTY) -> dict[str, Record]:
+    """The records below a folder, by cell; reading checks each."""
+    return {record.cell: record for record in records.load(stem, folder / "results")}
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What is in the folder of records and is none."""
+    results = folder / "results"
+    return [str(p.relative_to(results)) for p in results.rglob("*") if p.is_file() and p.suffix != ".json"]

@@ -1,0 +1,370 @@
+"""`efvae sweep`: what it plans, what it runs, what it refuses; no fault of one cell stops another."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import efvae.experiments
+from efvae import cli, records
+from efvae.parameters import UsageError
+from efvae.sweep import cells_of, experiment, plan, read_file
+from efvae.sweep.locks import try_lock
+from efvae.sweep.plan import duration
+from tests.sweeps import FAULTY, ROOT, SITE, environment, left_behind, recorded, sweep
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    """The experiment that fails on demand, in this process."""
+    monkeypatch.setattr(efvae.experiments, "__path__", [*efvae.experiments.__path__, str(SITE / "experiments")])
+    monkeypatch.syspath_prepend(str(SITE.parent))
+    return experiment(FAULTY)
+
+
+def efvae_(*words) -> int:
+    try:
+        return cli.main([str(word) for word in words])
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+
+
+def labels(found, *words, grids=()) -> list[str]:
+    return [cell.label for cell in cells_of(found, list(grids), words)]
+
+
+# --- the grid ------------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_every_combination_in_its_order(faulty):
+    assert labels(faulty, "seed=0:2", "rate=1,1e-3") == [
+        "seed=0 rate=1.0",
+        "seed=0 rate=0.001",
+        "seed=1 rate=1.0",
+        "seed=1 rate=0.001",
+    ]
+    assert labels(faulty, "seed=7,1:3,-1:1") == ["seed=7", "seed=1", "seed=2", "seed=-1", "seed=0"]
+    assert labels(faulty, "seed=1,1,0:2") == ["seed=1", "seed=0"]  # no cell twice
+    assert labels(faulty) == ["defaults"]
+
+
+def test_each_value_is_read_by_its_declared_type(faulty):
+    (cell,) = cells_of(faulty, [], ["joint=false", "sizes=3,4", "rate=1", "kind=nan"])
+    assert cell.config == faulty.module.Config(joint=False, sizes=(3, 4), rate=1.0, kind="nan")
+    assert cell.digest == records.config_hash(FAULTY, records.config_dict(cell.config))[:8]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sed=0"], "unknown key 'sed': did you mean 'seed'?"),
+        (["seed"], "expected key=v1,v2 or key=first:end; got 'seed'"),
+        (["seed=0", "seed=1"], "key 'seed' is given twice"),
+        (["seed=3:3"], "stands for 0 values"),
+        (["seed=3:1"], "stands for 0 values"),
+        (["seed=0:999999999999"], "expected first:end, such as 0:3"),
+        (["seed=0:5000", "team=0:5000"], "25000000 cells are more than 10000"),
+        (["seed=1.5"], "seed: expected a whole number"),
+        (["seed="], "seed: expected a whole number"),
+        (["rate=nan"], "rate: expected a finite number"),
+        (["rate=0:3"], "rate: expected a finite number"),
+        (["kind=odd"], "cell 'kind=odd': kind must be one of"),
+        (["kind=fine,a\nb"], "kind must be one of"),
+    ],
+)
+def test_a_bad_grid_is_refused_in_one_line(words, message, faulty, tmp_path, capsys):
+    assert efvae_("sweep", FAULTY, "--grid", *words, "--results", tmp_path / "r", "--work", tmp_path / "w") == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_bad_words_are_refused(faulty, tmp_path, capsys):
+    for words, message in (
+        (["sec0_fautly"], "did you mean 'sec0_faulty'"),
+        (["../faulty"], "no experiment"),
+        (["efvae.cli"], "no experiment"),
+        ([str(tmp_path / "no.yaml")], "cannot read the sweep file"),
+        ([FAULTY, "--jobs", "0"], "--jobs must be a whole number in [1, 1024]; got 0"),
+        ([FAULTY, "--threads", "-1"], "--threads must be"),
+        ([FAULTY, "--jobs", "two"], "invalid int value"),
+        ([FAULTY, "--only", "12345678"], "this sweep has no cell '12345678'"),
+    ):
+        assert efvae_("sweep", *words, "--results", tmp_path / "r", "--work", tmp_path / "w") == 2, words
+        told = capsys.readouterr().err
+        assert message in told
+        assert told.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "a.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_sweep_file_reads_as_the_command_line_does(faulty, tmp_path):
+    text = """
+stem: sec0_faulty
+grid:
+  - {kind: [fine, nan], seed: 1:3}      # YAML 1.1 would read sixty-three
+  - {kind: fine, seed: "2,5", sizes: [[1, 2], [3]], joint: no}
+"""
+    with pytest.raises(UsageError, match="joint: expected true or false; got 'no'"):
+        cells_of(faulty, read_file(write(tmp_path, text))[1])
+    stem, grids = read_file(write(tmp_path, text.replace("joint: no", "rate: 1e-3")))
+    assert stem == FAULTY
+    assert labels(faulty, grids=grids) == [
+        "kind=fine seed=1",
+        "kind=fine seed=2",
+        "kind=nan seed=1",
+        "kind=nan seed=2",
+        "kind=fine seed=2 sizes=1,2 rate=0.001",
+        "kind=fine seed=2 sizes=3 rate=0.001",
+        "kind=fine seed=5 sizes=1,2 rate=0.001",
+        "kind=fine seed=5 sizes=3 rate=0.001",
+    ]
+    assert labels(faulty, "seed=9", grids=grids[:1]) == ["kind=fine seed=9", "kind=nan seed=9"]  # typed words win
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected 'stem: <experiment>'"),
+        ("[1, 2]", "expected 'stem: <experiment>'"),
+        ("stem: [a]", "expected 'stem: <experiment>'"),
+        ("stem: sec0_faulty\ngird: {}", "unknown key 'gird'"),
+        ("stem: sec0_faulty\ngrid: 3", "expected 'stem"),
+        ("stem: sec0_faulty\ngrid: {seed: {a: 1}}", "'seed': expected a value or a list of values"),
+        ("stem: sec0_faulty\ngrid: {seed: []}", "'seed': expected a value or a list"),
+        ("stem: sec0_faulty\ngrid: {seed: [[[1]]]}", "'seed': expected a value or a list"),
+        ("stem: !!python/object/apply:os.getcwd []", "expected 'stem: <experiment>'"),
+        ("stem: {", "cannot read the sweep file"),
+        ("[" * 600, "cannot read the sweep file"),
+        ("stem: sec0_faulty\ngrid: {? [a] : 1}", "cannot read the sweep file"),
+    ],
+)
+def test_a_bad_sweep_file_is_refused_in_one_line(text, message, faulty, tmp_path, capsys):
+    assert efvae_("sweep", write(tmp_path, text), "--dry-run") == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+# --- the plan ------------------------------------------------------------------------------------------------------
+
+
+def record_cells(found, words, results) -> None:
+    for cell in cells_of(found, [], words):
+        found.module.run(cell.config, results=results)
+
+
+def test_the_plan_skips_groups_and_estimates(faulty, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("EFVAE_RESULTS", str(tmp_path))
+    words = ["kind=fine,nan", "seed=0:3", "team=-1,4"]
+    assert efvae_("sweep", FAULTY, "--grid", *words, "--dry-run", "--jobs", "2") == 0
+    told = capsys.readouterr().out
+    assert "no record of this experiment to estimate the time from" in told
+    assert list(tmp_path.iterdir()) == []
+    record_cells(faulty, ["kind=fine", "seed=0:2", "team=-1"], tmp_path)
+    planned = plan(faulty, cells_of(faulty, [], words), tmp_path)
+    assert [group.label for group in planned.missing] == [
+        "team=4 (6 cells)",
+        "kind=fine seed=2 team=-1",
+        "kind=nan seed=0 team=-1",
+        "kind=nan seed=1 team=-1",
+        "kind=nan seed=2 team=-1",
+    ]
+    assert efvae_("sweep", FAULTY, "--grid", *words, "--dry-run", "--jobs", "2") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "skip   kind=fine seed=0 team=-1: recorded"
+    assert "run    team=4 (6 cells): about 12 s" in told
+    # two seconds each: six in a row, or ten on two processes, whichever takes longer
+    assert told[-1] == (
+        "sec0_faulty: 12 cells, 2 recorded, 10 to run in 5 groups, 2 at a time; about 12 s, by the seconds of 2 records"
+    )
+    assert plan(faulty, cells_of(faulty, [], words), tmp_path, refresh=True).recorded == frozenset()
+
+
+def test_the_plan_as_json_keeps_its_groups_while_cells_are_recorded(faulty, tmp_path, capsys):
+    words = ["sweep", FAULTY, "--grid", "seed=0:2", "team=-1,4", "--results", tmp_path, "--dry-run", "--json"]
+    assert efvae_(*words) == 0
+    before = json.loads(capsys.readouterr().out)
+    assert [(len(g["cells"]), g["recorded"]) for g in before] == [(1, False), (2, False), (1, False)]
+    record_cells(faulty, ["seed=0", "team=-1,4"], tmp_path)
+    efvae_(*words)
+    after = json.loads(capsys.readouterr().out)
+    assert [g["group"] for g in after] == [g["group"] for g in before]
+    assert [g["recorded"] for g in after] == [True, False, False]
+
+
+def test_other_data_are_another_cell(faulty, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    monkeypatch.setenv("FAULTY_DATA", str(data))
+    data.write_text("a" * 64)
+    record_cells(faulty, ["seed=0"], tmp_path)
+    cells = cells_of(faulty, [], ["seed=0"])
+    assert plan(faulty, cells, tmp_path).recorded
+    data.write_text("b" * 64)
+    assert not plan(faulty, cells, tmp_path).recorded
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (100, "1 min 40 s"), (3000, "50 min"), (7500, "2 h 5 min")]
+)
+def test_durations_are_for_people(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("stem", ["sec4_1_artificial", "sec3_1_rbm", "sec3_1_mrf"])
+def test_every_experiment_of_the_project_can_be_swept(stem):
+    found = experiment(stem)
+    committed = records.load(stem, ROOT / "results")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in committed[0].config.items()}
+    words = [f"{name}={value}" for name, value in values.items()]
+    (cell,) = cells_of(found, [], words)
+    assert plan(found, [cell], ROOT / "results").recorded == {cell.digest}
+
+
+def test_help_needs_nothing_heavy():
+    code = (
+        "import sys; from efvae import cli\n"
+        "try: cli.main(['sweep', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'yaml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert "--dry-run" in done.stdout
+
+
+# --- running -------------------------------------------------------------------------------------------------------
+
+
+def test_no_failing_cell_stops_another(tmp_path):
+    words = [FAULTY, "--grid", "kind=nan,fine,exit,killed,value,bare,lying", "--jobs", "2"]
+    code, told, errors = sweep(tmp_path, *words)
+    assert (code, errors) == (1, "")
+    table = {line.split()[1].rstrip(":"): line for line in told.splitlines() if line.startswith(("done ", "failed "))}
+    assert table["kind=fine"] == "done    kind=fine"
+    assert "FloatingPointError: the loss is nan" in table["kind=nan"]
+    assert "ended with code 7: last words" in table["kind=exit"]
+    assert "killed by SIGKILL" in table["kind=killed"]
+    assert ": this cell cannot be (log: " in table["kind=value"]
+    assert "No such file" in table["kind=lying"]
+    assert told.splitlines()[-1] == "2 done, 0 skipped, 5 failed"
+    log = Path(table["kind=nan"].rpartition("(log: ")[2].rstrip(")"))
+    assert "Traceback" in log.read_text()
+    assert len(recorded(tmp_path)) == 2
+    assert left_behind(tmp_path) == []
+    code, told, _ = sweep(tmp_path, FAULTY, "--grid", "kind=fine,bare")  # and again: nothing is computed
+    assert (code, told.splitlines()[-1]) == (0, "0 done, 2 skipped, 0 failed")
+
+
+def computed(log: Path) -> list[str]:
+    return sorted(log.read_text().splitlines()) if log.exists() else []
+
+
+def test_a_group_out_of_memory_is_split_until_it_fits(tmp_path):
+    log = tmp_path / "log"
+    words = [FAULTY, "--grid", "team=1", "seed=0:5"]
+    code, told, _ = sweep(tmp_path, *words, FAULTY_ROOM="2", FAULTY_LOG=str(log))
+    assert code == 0
+    assert "team=1 (5 cells): out of memory: no room for so many; split in two and tried again" in told
+    assert computed(log) == [f"{seed} fine" for seed in range(5)]  # none twice
+    assert len(recorded(tmp_path)) == 5
+    assert "failed" not in {line.split()[0] for line in told.splitlines()}
+
+
+def test_the_guilty_cell_of_a_group_is_found(tmp_path):
+    code, told, _ = sweep(tmp_path, FAULTY, "--grid", "team=1", "kind=fine,killed,bare", "seed=0")
+    assert code == 1
+    assert [r.config["kind"] for r in recorded(tmp_path).values()] == ["bare", "fine"] or len(recorded(tmp_path)) == 2
+    assert told.splitlines()[-1] == "2 done, 0 skipped, 1 failed"
+    assert "killed by SIGKILL" in told.splitlines()[-2]
+
+
+def test_refresh_computes_again_and_only_chooses(faulty, tmp_path):
+    log = tmp_path / "log"
+    record_cells(faulty, ["seed=0:2"], tmp_path / "results")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+    (cell,) = cells_of(faulty, [], ["seed=1"])
+    words = [FAULTY, "--grid", "seed=0:2", "--refresh", "--only", cell.digest]
+    code, told, _ = sweep(tmp_path, *words, FAULTY_LOG=str(log))
+    assert (code, told.splitlines()[-1]) == (0, "1 done, 0 skipped, 0 failed")
+    assert computed(log) == ["1 fine"]
+    assert {path for path, time in before.items() if path.stat().st_mtime_ns != time} == {
+        tmp_path / "results" / FAULTY / f"seed-1_{cell.digest}.json"
+    }
+
+
+# --- locks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_has_one_holder_and_is_gone_with_it(tmp_path):
+    path = tmp_path / ".a.lock"
+    lock = try_lock(path)
+    assert lock is not None
+    assert try_lock(path) is None
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+    again = try_lock(path)
+    assert again is not None
+    again.release()
+
+
+def test_a_lock_that_was_removed_while_we_waited_is_not_ours(tmp_path, monkeypatch):
+    """Between opening the file and locking it, its holder lets go and a third process locks a new file."""
+    path = tmp_path / ".a.lock"
+    import fcntl
+
+    first, third, lock = try_lock(path), [], fcntl.flock
+
+    def flock(handle, how):
+        if first is not None and not third:
+            third.append(None)
+            first.release()
+            third[0] = try_lock(path)
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert try_lock(path) is None
+    assert third[0] is not None
+
+
+def test_a_killed_holder_frees_its_lock(tmp_path):
+    path = tmp_path / ".a.lock"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from efvae.sweep.locks import try_lock\n"
+        "assert try_lock(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], env=environment(), check=False)
+    assert done.returncode == -9
+    assert path.exists()
+    lock = try_lock(path)
+    assert lock is not None
+    lock.release()
+
+
+def test_a_worker_ends_with_its_driver(tmp_path):
+    """Its standard input ends: nobody would take its answer."""
+    request = {"module": "efvae.experiments.faulty", "configs": [{"seconds": 60.0}], "results": str(tmp_path),
+               "checkpoint": str(tmp_path / "c"), "refresh": False}  # fmt: skip
+    worker = [sys.executable, "-m", "efvae.sweep.worker"]
+    log = tmp_path / "log"
+    child = subprocess.Popen(worker, stdin=subprocess.PIPE, env=environment(FAULTY_LOG=str(log)))
+    child.stdin.write(json.dumps(request).encode() + b"\n")
+    child.stdin.flush()
+    while not log.exists():
+        assert child.poll() is None
+    child.stdin.close()
+    assert child.wait(timeout=10) == 3
+    assert not list(tmp_path.glob("*.json"))
+    assert os.path.exists(log)  # noqa: PTH110
