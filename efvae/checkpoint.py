@@ -14,7 +14,16 @@ __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 
 
 class CheckpointError(RuntimeError):
-    """The checkpoint cannot be used."""
+    """The checkpoint cannot be used.
+
+    Args:
+        message: one line.
+        path: its file.
+    """
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def save_checkpoint(
@@ -90,9 +99,11 @@ def load_checkpoint(
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         step, curve, written = int(meta["step"]), meta["curve"], meta["fingerprint"]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew") from error
+        raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
     if written != fingerprint:
-        raise CheckpointError(f"checkpoint {path} belongs to another configuration: delete it or name another file")
+        raise CheckpointError(
+            f"checkpoint {path} belongs to another configuration: delete it or name another file", path
+        )
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
