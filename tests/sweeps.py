@@ -50,5 +50,4 @@ def recorded(folder: Path, stem: str = FAULTY) -> dict[str, Record]:
 
 def left_behind(folder: Path) -> list[str]:
     """What is in the folder of records and is none."""
-    results = folder / "results"
-    return [str(p.relative_to(results)) for p in results.rglob("*") if p.is_file() and p.suffix != ".json"]
+    return [path.name for path in (folder / "results").rglob("*") if path.is_file() and path.suffix != ".json"]

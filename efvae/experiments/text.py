@@ -28,7 +28,19 @@ from efvae.text.training import Corpora, Phase, Run, train_together
 from efvae.train import Curve
 from efvae.word_counts import WordCounts, base_measure_floor
 
-__all__ = ["CORPORA", "ESTIMATORS", "STEM", "Config", "Trained", "corpus", "run", "run_together", "solve", "together"]
+__all__ = [
+    "CORPORA",
+    "ESTIMATORS",
+    "STEM",
+    "Config",
+    "Trained",
+    "corpus",
+    "data_sha256",
+    "run",
+    "run_together",
+    "solve",
+    "together",
+]
 
 STEM = "sec4_3_text"
 CORPORA = ("20news", "harmonium", "curved")
@@ -279,6 +291,14 @@ def solve(
         )
         trained.append(Trained(record, done.best, done.model, text.train, text.test, text.vocabulary, text.names))
     return trained
+
+
+def data_sha256(config: Config) -> str | None:
+    """Checksum of the corpus of a cell, None if it is made on the spot; ``efvae sweep`` finds records by it.
+
+    Own: own-text-training
+    """
+    return _checksum(config)
 
 
 def _checksum(config: Config) -> str | None:

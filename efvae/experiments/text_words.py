@@ -15,7 +15,7 @@ from efvae.data.newsgroups import FILES, load_newsgroups
 from efvae.records import Record
 from efvae.text.retrieval import bag_of_words_metrics
 
-__all__ = ["STEM", "Config", "run"]
+__all__ = ["STEM", "Config", "data_sha256", "run"]
 
 STEM = "sec4_3_words"
 
@@ -69,6 +69,14 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
     if results is not None:
         records.write(record, results)
     return record
+
+
+def data_sha256(config: Config) -> str:
+    """Checksum of the corpus; ``efvae sweep`` finds records by it.
+
+    Own: own-retrieval
+    """
+    return FILES.sha256
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ Own: own-sweep
 """
 
 from efvae.sweep.grid import Cell, Experiment, cells_of, experiment, read_file
+from efvae.sweep.outcome import Outcome
 from efvae.sweep.plan import Group, Plan, plan
-from efvae.sweep.pool import Options, Outcome, run
+from efvae.sweep.pool import Options, run
 
 __all__ = [
     "Cell",

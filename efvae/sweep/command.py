@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each process (default: 1)")
+    parser.add_argument("--together", type=int, metavar="N", help="cells that one process trains, at most")
     parser.add_argument("--refresh", action="store_true", help="compute again although recorded")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
     parser.add_argument("--json", action="store_true", help="with --dry-run: the groups as JSON, for a workflow engine")
@@ -66,7 +67,9 @@ def main(options: argparse.Namespace) -> int:
     cells = _chosen(cells_of(found, grids, options.grid), options.only)
     given = {"results": options.results or results_root()} | ({"work": options.work} if options.work else {})
     how = Options(**given, jobs=options.jobs, threads=options.threads, refresh=options.refresh)
-    planned = plan(found, cells, how.results, refresh=how.refresh)
+    if options.together is not None and options.together < 1:
+        raise UsageError(f"--together must be at least 1; got {options.together}")
+    planned = plan(found, cells, how.results, refresh=how.refresh, most=options.together)
     if options.dry_run:
         for line in [json.dumps(_described(planned))] if options.json else planned.lines(how.jobs):
             _tell(line)
@@ -77,7 +80,7 @@ def main(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _tell("interrupted: the same command continues it")
         raise
-    for line in outcome.table(planned):
+    for line in [*outcome.table(planned), *_kept(how.work / stem / "checkpoints")]:
         _tell(line)
     return 1 if outcome.failed else 0
 
@@ -93,6 +96,14 @@ def _chosen(cells: list[Cell], only: str | None) -> list[Cell]:
                 f"--only: this sweep has no cell {shown(digest)}; 'efvae sweep ... --dry-run --json' lists them"
             )
     return [known[digest] for digest in dict.fromkeys(wanted)]
+
+
+def _kept(folder: Path) -> list[str]:
+    """A line on the checkpoints: they let a longer run of the same cells go on from there, and take space."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return (
+        [f"{size / 1e6:.1f} MB of checkpoints in {folder}: delete it if nothing shall go on from there"] if size else []
+    )
 
 
 def _described(planned: Plan) -> list[dict[str, object]]:

@@ -129,7 +129,9 @@ class Plan:
         return sum(self.seconds.get(cell.digest, 0.0) for group in groups for cell in group.cells)
 
 
-def plan(found: Experiment, cells: Sequence[Cell], results: Path, *, refresh: bool = False) -> Plan:
+def plan(
+    found: Experiment, cells: Sequence[Cell], results: Path, *, refresh: bool = False, most: int | None = None
+) -> Plan:
     """Plan a sweep; nothing is written.
 
     Args:
@@ -137,6 +139,7 @@ def plan(found: Experiment, cells: Sequence[Cell], results: Path, *, refresh: bo
         cells: what should be there in the end.
         results: folder of records.
         refresh: compute although recorded.
+        most: most cells in a group, if any number.
 
     Own: own-sweep
     """
@@ -147,16 +150,20 @@ def plan(found: Experiment, cells: Sequence[Cell], results: Path, *, refresh: bo
                 recorded.add(cell.digest)
         except RecordError as error:
             broken[cell.digest] = str(error)
-    groups: dict[object, list[Cell]] = {}
+    sets: dict[object, list[Cell]] = {}
     for cell in cells:
         key = found.module.together(cell.config) if hasattr(found.module, "together") else cell.digest
-        groups.setdefault(key, []).append(cell)
+        sets.setdefault(key, []).append(cell)
     known = _known(found.stem, results)
     missing = [cell for cell in cells if cell.digest not in recorded]
     return Plan(
         experiment=found,
         cells=tuple(cells),
-        groups=tuple(Group(tuple(members)) for members in groups.values()),
+        groups=tuple(
+            Group(tuple(members[first : first + (most or len(members))]))
+            for members in sets.values()
+            for first in range(0, len(members), most or len(members))
+        ),
         recorded=frozenset(recorded),
         broken=broken,
         seconds={cell.digest: _estimate(config_dict(cell.config), known) for cell in missing} if known else {},

@@ -5,6 +5,7 @@ Own: own-sweep
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -17,10 +18,11 @@ from efvae.parameters import UsageError
 from efvae.records import RecordError, config_dict, project_root
 from efvae.sweep.grid import Cell
 from efvae.sweep.locks import Lock, try_lock
+from efvae.sweep.outcome import Outcome
 from efvae.sweep.plan import Group, Plan, duration, look_up
 from efvae.sweep.process import Process, start
 
-__all__ = ["Options", "Outcome", "run"]
+__all__ = ["Options", "run"]
 
 #: Seconds between two looks at the processes, and at cells that another sweep computes.
 TICK, PATIENCE = 0.05, 0.5
@@ -55,40 +57,6 @@ class Options:
         for name in ("jobs", "threads"):
             if not 1 <= getattr(self, name) <= 1024:
                 raise UsageError(f"--{name} must be a whole number in [1, 1024]; got {getattr(self, name)}")
-
-
-@dataclass
-class Outcome:
-    """What came of each cell, by digest.
-
-    Args:
-        done: seconds since the start of the sweep.
-        skipped: recorded already, or computed by another sweep meanwhile.
-        failed: the reason, and the log if there is one.
-
-    Own: own-sweep
-    """
-
-    done: dict[str, float] = field(default_factory=dict)
-    skipped: set[str] = field(default_factory=set)
-    failed: dict[str, tuple[str, Path | None]] = field(default_factory=dict)
-
-    def table(self, plan: Plan) -> list[str]:
-        """One line for each cell, and one with the numbers.
-
-        Args:
-            plan: what was planned.
-
-        Own: own-sweep
-        """
-        told = []
-        for state in ("skipped", "done", "failed"):
-            for cell in plan.cells:
-                if cell.digest in getattr(self, state):
-                    reason, log = self.failed.get(cell.digest, ("", None))
-                    why = f": {reason}" + (f" (log: {log})" if log else "") if reason else ""
-                    told.append(f"{state:7} {cell.label}{why}")
-        return [*told, f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"]
 
 
 def run(
@@ -138,6 +106,7 @@ class _Sweep:
         self.plan, self.options, self.tell, self.status = plan, options, tell, status
         self.folder = options.results / plan.experiment.stem
         self.work = options.work / plan.experiment.stem
+        self.checkpoints = self.work / "checkpoints"
         self.queue = deque(plan.missing)
         self.busy: list[Group] = []  # in another sweep
         self.running: list[Process] = []
@@ -170,9 +139,14 @@ class _Sweep:
             time.sleep(TICK)
 
     def stop(self) -> None:
-        """End what still runs; the same sweep continues it from its checkpoints."""
+        """End what still runs, which the same sweep continues, and remove the locks that killed sweeps have left."""
         for each in self.running:
             each.close(kill=True)
+        with contextlib.suppress(OSError):
+            for cell in self.plan.cells:
+                path = self.folder / f".{cell.digest}.lock"
+                if path.exists() and (lock := try_lock(path)):
+                    lock.release()
 
     def _launch(self, group: Group) -> None:
         """Start a group without the cells that are recorded by now or that another sweep computes."""
@@ -222,14 +196,20 @@ class _Sweep:
 
     def _start(self, group: Group, locks: list[Lock]) -> None:
         digests = {cell.digest for cell in group.cells}
+        refresh = self.options.refresh and not digests <= self.met_elsewhere
+        checkpoints = self.checkpoints
+        if refresh:  # from the start, whatever there is
+            checkpoints = self.work / f"{group.key}.refresh"
+            shutil.rmtree(checkpoints, ignore_errors=True)
         request = {
             "module": self.plan.experiment.module.__name__,
             "configs": [config_dict(cell.config) for cell in group.cells],
             "results": str(self.options.results.absolute()),
-            "refresh": self.options.refresh and not digests <= self.met_elsewhere,
+            "checkpoint": str(checkpoints.absolute()),
+            "refresh": refresh,
         }
         self.launched |= digests
-        self.running.append(start(group, locks, request, self.work, self.options.threads))
+        self.running.append(start(group, locks, request, self.work / f"{group.key}.log", self.options.threads))
 
     def _harvest(self, each: Process) -> None:
         """Take in what an ended process said of its cells, and that it said nothing of some."""
@@ -251,8 +231,7 @@ class _Sweep:
         if ok:
             each.log.unlink(missing_ok=True)
             self._tell_total(f"{each.group.label}: done in {duration(now - each.started)}")
-        if ok or len(each.group.cells) > 1:  # a part of a group could not go on from the checkpoint of all
-            shutil.rmtree(each.checkpoint, ignore_errors=True)
+        shutil.rmtree(self.work / f"{each.group.key}.refresh", ignore_errors=True)
         each.close()
 
     def _fail(self, group: Group, reason: str, log: Path | None) -> None:

@@ -34,7 +34,6 @@ class Process:
         child: the process.
         report: what it says, a line of JSON each.
         log: what it prints, and its traceback.
-        checkpoint: folder of its checkpoints.
         started: by the monotonic clock.
 
     Own: own-sweep
@@ -45,7 +44,6 @@ class Process:
     child: subprocess.Popen[bytes]
     report: IO[bytes]
     log: Path
-    checkpoint: Path
     started: float
 
     def messages(self) -> list[dict[str, Any]]:
@@ -88,14 +86,21 @@ class Process:
         return f"ended with code {code}: {lines[-1][:300] if lines else 'without a word'}"
 
 
-def start(group: Group, locks: Sequence[Lock], request: Mapping[str, object], work: Path, threads: int) -> Process:
+def _memory_file() -> IO[bytes]:
+    """A file that a full disk cannot spoil, where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("efvae-sweep"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def start(group: Group, locks: Sequence[Lock], request: Mapping[str, object], log: Path, threads: int) -> Process:
     """Start the process of a group.
 
     Args:
         group: its cells.
         locks: theirs; the process holds them too, so that they are held until both are gone.
-        request: the line that it reads, without the folder of checkpoints.
-        work: folder of its log and checkpoints.
+        request: what it is told to do.
+        log: file for what it prints.
         threads: how many it may use.
 
     Raises:
@@ -103,9 +108,8 @@ def start(group: Group, locks: Sequence[Lock], request: Mapping[str, object], wo
 
     Own: own-sweep
     """
-    log, checkpoint = work / f"{group.key}.log", work / group.key
     number = str(threads)
-    report = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been read
+    report = _memory_file()
     with log.open("wb") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "efvae.sweep.worker"],
@@ -115,9 +119,8 @@ def start(group: Group, locks: Sequence[Lock], request: Mapping[str, object], wo
             pass_fds=[lock.handle for lock in locks],
             env=os.environ | {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number},
         )
-    line = json.dumps(dict(request) | {"checkpoint": str(checkpoint.absolute())})
     with contextlib.suppress(BrokenPipeError):  # dead already: its end is noticed in a moment
         assert child.stdin is not None  # noqa: S101 - for the type checker
-        child.stdin.write(line.encode() + b"\n")
+        child.stdin.write(json.dumps(dict(request)).encode() + b"\n")
         child.stdin.flush()  # and left open: its end would tell the process that we are gone
-    return Process(group, locks, child, report, log, checkpoint, time.monotonic())
+    return Process(group, locks, child, report, log, time.monotonic())

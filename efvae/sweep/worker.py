@@ -7,12 +7,13 @@ Own: own-sweep
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import importlib
 import inspect
 import json
 import os
-import shutil
 import sys
 import threading
 import traceback
@@ -31,6 +32,9 @@ __all__ = ["main"]
 #: How a failed allocation is told where it is no error of its own type.
 ALLOCATION = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
+#: Modules that compute nothing of a result.
+BESIDE = ("efvae.sweep", "efvae.records", "efvae.parameters", "efvae.values", "efvae.plots", "efvae.checkpoint")
+
 Tell = Callable[..., None]
 
 
@@ -38,7 +42,7 @@ def main() -> int:
     """Train the group that the line on standard input describes.
 
     Returns:
-        The exit code: 0 if something was said of every cell.
+        The exit code: 0, since something was said of every cell.
 
     Own: own-sweep
     """
@@ -53,7 +57,7 @@ def main() -> int:
 
     module = importlib.import_module(request["module"])
     configs = [_config(module, values) for values in request["configs"]]
-    folder = _checkpoint_folder(module, configs, Path(request["checkpoint"]), tell, anew=request["refresh"])
+    folder = _checkpoint_folder(module, configs, Path(request["checkpoint"]), tell)
     offered = {
         "results": Path(request["results"]),
         "refresh": request["refresh"],
@@ -65,27 +69,15 @@ def main() -> int:
     taken = {name: value for name, value in offered.items() if name in inspect.signature(run).parameters}
     for batch in [configs] if together else [[config] for config in configs]:
         compute = partial(run, batch if together else batch[0], **taken)
-        if not _settle(module, batch, compute, folder, offered["results"], tell):
-            return 1
+        _settle(module, batch, compute, Path(request["results"]), tell)
     return 0
 
 
-def _settle(
-    module: ModuleType, batch: Sequence[object], compute: Callable[[], Any], folder: Path, results: Path, tell: Tell
-) -> bool:
-    """Compute a batch and say what came of it; False if the memory was too small, also for what comes after it."""
+def _settle(module: ModuleType, batch: Sequence[object], compute: Callable[[], Any], results: Path, tell: Tell) -> None:
+    """Compute a batch and say what came of it."""
     digests = [config_hash(module.STEM, config_dict(config))[:8] for config in batch]
     try:
-        try:
-            answer = compute()
-        except Exception as error:
-            if not _is_from(error, "efvae.checkpoint", "CheckpointError"):
-                raise
-            aside = folder.with_name(f"{folder.name}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
-            tell(note=f"{one_line(error)}; it was set aside and the cells started anew")
-            answer = compute()
+        answer = _past_damage(compute, tell)
         records: list[Record] = answer if isinstance(answer, list) else [answer]
         for record in records:
             path = results / record.stem / f"{record.cell}.json"
@@ -95,26 +87,39 @@ def _settle(
         if written != set(digests):
             raise RuntimeError(f"{len(digests)} cells were asked for, {len(written & set(digests))} have a record")
     except Exception as error:  # whatever it is, it is this batch's own
-        traceback.print_exc()
-        memory = _is_memory(error)
-        tell(failed=digests, reason=f"out of memory: {one_line(error)}" if memory else _reason(error))
-        return not memory
-    tell(done=digests)
-    return True
+        with contextlib.suppress(OSError):  # the disk may be full
+            traceback.print_exc()
+        tell(failed=digests, reason=_reason(error))
+    else:
+        tell(done=digests)
+
+
+def _past_damage(compute: Callable[[], Any], tell: Tell) -> Any:
+    """Compute; a checkpoint that turns out to be damaged is set aside, and its cell starts anew."""
+    met: set[Path] = set()
+    while True:
+        try:
+            return compute()
+        except Exception as error:
+            path = getattr(error, "path", None)
+            if not _is_from(error, "efvae.checkpoint", "CheckpointError") or path is None or path in met:
+                raise
+            met.add(path)
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            tell(note=f"{one_line(error).split(': delete', 1)[0]}; it is now {aside.name}, and its cell starts anew")
 
 
 def _config(module: ModuleType, values: dict[str, Any]) -> Any:
     return module.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def _checkpoint_folder(module: ModuleType, configs: Sequence[object], root: Path, tell: Tell, *, anew: bool) -> Path:
-    """A folder that belongs to this code and these data: a run is not continued with others."""
+def _checkpoint_folder(module: ModuleType, configs: Sequence[object], root: Path, tell: Tell) -> Path:
+    """The part of the folder of checkpoints that belongs to this code and these data: nobody continues with others."""
     folder = root / _state(module, configs)
-    for other in root.glob("*") if root.is_dir() else []:
-        if anew or other.name not in (folder.name, f"{folder.name}.damaged"):
-            shutil.rmtree(other)
-            if not anew:
-                tell(note="code or data have changed since the checkpoint: started anew")
+    others = [other.name for other in root.glob("*")] if root.is_dir() else []
+    if others and not folder.is_dir():
+        tell(note=f"checkpoints of other code or data in {root} are not used")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -123,11 +128,26 @@ def _state(module: ModuleType, configs: Sequence[object]) -> str:
     """Hash of what an unfinished run depends on besides its configuration."""
     digest = hashlib.sha256(version("torch").encode())
     for name, loaded in sorted(sys.modules.items()):
-        if name.startswith("efvae.") and not name.startswith("efvae.sweep") and loaded.__file__:
-            digest.update(name.encode() + Path(loaded.__file__).read_bytes())
+        if name.startswith("efvae.") and not name.startswith(BESIDE) and loaded.__file__:
+            digest.update(f"{name}\0{_code(Path(loaded.__file__))}\0".encode())
     if hasattr(module, "data_sha256"):
         digest.update(repr(sorted({str(module.data_sha256(config)) for config in configs})).encode())
     return digest.hexdigest()[:8]
+
+
+def _code(path: Path) -> str:
+    """What a source file does: without comments and docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            del body[0]
+    return ast.dump(tree)
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -142,6 +162,8 @@ def _is_from(error: BaseException, module: str, name: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
+    if _is_memory(error):
+        return f"out of memory: {one_line(error)}"
     told = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("efvae.")
     return one_line(error) if told else f"{type(error).__name__}: {one_line(error)}"
 

@@ -1,6 +1,8 @@
 """Put on PYTHONPATH by the tests of `efvae sweep`: an experiment that fails on demand, and faults of the machine."""
 
+import datetime as dt
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -18,16 +20,20 @@ if "slow-disk" in faults:  # a kill falls into a write more often
 
     os.fsync = slow
 
-if "full-disk" in faults:  # a write beyond 4 kB fails, in this process and in its children
+if "full-disk" in faults and "efvae.sweep.worker" in sys.orig_argv:  # a file cannot grow beyond 4 kB
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
 if "clock-back" in faults:  # each look at the wall clock is an hour before the last one
-    wall = time.time
 
-    def back(calls: list = [0]) -> float:  # noqa: B006 - the state
-        calls[0] += 1
-        return wall() - 3600.0 * calls[0]
+    class Back(dt.datetime):
+        looks = 0
 
-    time.time = back
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+            cls.looks += 1
+            return super().now(tz) - dt.timedelta(hours=cls.looks)
+
+    dt.datetime = Back
+    time.time = lambda: Back.now().timestamp()

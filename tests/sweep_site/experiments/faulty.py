@@ -25,6 +25,7 @@ class Config:
     sizes: tuple[int, ...] = (1, 2)
     joint: bool = True
     seconds: float = 0.0
+    entries: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -76,7 +77,7 @@ def _compute(config: Config, results: Path) -> Record:
         records.cell_name(STEM, plain, data),
         plain,
         {"value": float(config.seed)},
-        {},
+        {"entry": [0.0] * config.entries},
         provenance | {"seconds": 2.0, "data_sha256": data},
     )
     if config.kind != "lying":
