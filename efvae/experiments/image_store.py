@@ -94,14 +94,16 @@ class Store:
                 written, curve = meta["fingerprint"], Curve(json.loads(meta["curve"]))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew") from error
+            raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
         shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         wrong = sorted(k for k in shapes.keys() | tensors.keys()
                        if k not in tensors or shapes.get(k) != tuple(tensors[k].shape))  # fmt: skip
         if wrong:
-            raise CheckpointError(f"checkpoint {path} is of another architecture ({wrong[0]} differs): delete it")
+            raise CheckpointError(f"checkpoint {path} is of another architecture ({wrong[0]} differs): delete it", path)
         if written != fingerprint:
-            raise CheckpointError(f"checkpoint {path} belongs to another configuration: delete it or name another")
+            raise CheckpointError(
+                f"checkpoint {path} belongs to another configuration: delete it or name another", path
+            )
         model.load_state_dict(tensors)
         return curve
 

@@ -41,7 +41,8 @@ class Experiment:
     Args:
         stem: folder of its records.
         module: the module; it may also offer ``together(config)``, equal for cells that one process trains together,
-            ``run_together(configs, ...)``, and ``data_sha256(config)``, the checksum of the data.
+            ``run_together(configs, ...)``; ``data_sha256(config)``, the checksum of the data; ``needed(config)``, the
+            configuration that a record is kept under, if not all fields count.
 
     Own: own-sweep
     """
@@ -88,13 +89,16 @@ class Cell:
 
 def _stems() -> dict[str, str]:
     """Stem and module name of each experiment, from the sources: importing all of them would take seconds."""
-    found = {}
+    sources = {}
     for info in pkgutil.iter_modules(efvae.experiments.__path__, "efvae.experiments."):
         spec = importlib.util.find_spec(info.name)
-        source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
-        stem = re.search(r'^STEM = "(\w+)"', source, re.MULTILINE)
-        if stem and "\ndef run(" in source and "\nclass Config" in source:
-            found[stem[1]] = info.name
+        sources[info.name] = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+    found = {}
+    for name, source in sources.items():
+        elsewhere = re.search(r"^from (efvae\.experiments\.\w+) import .*\bSTEM\b", source, re.MULTILINE)
+        stem = re.search(r'^STEM = "(\w+)"', sources.get(elsewhere[1], "") if elsewhere else source, re.MULTILINE)
+        if stem and "\ndef run(" in source:
+            found[stem[1]] = name
     return found
 
 
@@ -233,6 +237,8 @@ def _cell(found: Experiment, values: Mapping[str, Any]) -> Cell:
     label = " ".join(f"{name}={_spelled(value)}" for name, value in values.items()) or "defaults"
     try:
         config = found.module.Config(**values)
+        if hasattr(found.module, "needed"):
+            config = found.module.needed(config)
         digest = config_hash(found.stem, config_dict(config))[:8]
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"cell {shown(label)}: {one_line(error)}") from None
