@@ -13,10 +13,12 @@ import torch
 
 from efvae import records
 from efvae.data.synthetic import harmonium_law, log_likelihood
+from efvae.estimators import Exact
 from efvae.experiments import text_rbm
 from efvae.families import all_bits
 from efvae.hashing import Corpus
 from efvae.text import listed
+from efvae.text.batches import Documents
 from efvae.text.rbm import TextRBM
 from efvae.word_counts import WordCounts, base_measure_floor
 
@@ -100,6 +102,20 @@ def test_fractional_documents_are_what_training_sees():
         torch.testing.assert_close(model.nelbo_uniform(x), exact)
         assert (exact > model.nll(x, "uniform") + 1e-3).all()
         torch.testing.assert_close(model.uniform_marginals(x), torch.softmax(-cost, 1) @ codes)
+
+
+def test_its_elbo_under_uniform_bits_is_that_of_the_text_vae():
+    """Another implementation, the one that Table 2 is trained with."""
+    model = random_rbm(n_words=20, bits=4, seed=7, scale=0.4)
+    counts = torch.poisson(torch.full((30, 20), 0.6), generator=torch.Generator().manual_seed(0))
+    f = torch.softmax(torch.arange(20.0), 0).double()
+    x = WordCounts.from_dense(counts, torch.zeros(30, dtype=torch.int64), f)
+    vae = model.as_vae().eval()
+    (batch,) = Documents(x).batches(30)
+    with torch.no_grad():
+        nelbo, _ = vae.nelbo(batch, Exact())
+        torch.testing.assert_close(nelbo.double(), model.nelbo_uniform(x), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(vae.encode(x).double(), model.encode(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 5, 8])
@@ -194,23 +210,26 @@ def test_held_out_documents_select_the_epoch(solved):
     assert metrics["nll_kept_test"] == pytest.approx(curve["nll_test"][best], abs=1e-3)
     assert metrics["nll_train"] == pytest.approx(min(curve["nll_train"]), abs=1e-3)
     assert solved.record.metrics["nll_held_out"] is None
+    assert curve["epoch"] == [1, 2, 3, 4, 5, 6, 7, 8]
     halves = torch.tensor([curve["nll_test_even"], curve["nll_test_odd"]])
     assert halves.mean(0).tolist() == pytest.approx(curve["nll_test"], abs=2e-3)
 
 
 def test_a_killed_run_goes_on_and_a_known_one_is_not_repeated(tmp_path, monkeypatch):
-    config = replace(QUICK, epochs=6)
+    config = replace(QUICK, epochs=6, evaluate_every=2)
     whole = text_rbm.solve(config).record
     path = tmp_path / "rbm.safetensors"
 
     def kill(step, curve):
-        if len(curve["step"]) == 4:
+        if len(curve["step"]) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         text_rbm.solve(config, path, kill)
     again = text_rbm.run(config, results=tmp_path, checkpoint=path)
     assert records.same(again, whole)
+    assert whole.curve["epoch"] == [2, 4, 6]
+    assert whole.metrics["epoch_test"] in (2, 4, 6)
     monkeypatch.setattr(text_rbm, "solve", None)
     assert records.same(text_rbm.run(config, results=tmp_path), whole)
 

@@ -25,7 +25,7 @@ from efvae.text.listed import LISTED
 from efvae.text.rbm import PRIORS, TextRBM
 from efvae.text.retrieval import CodeModel, retrieval_metrics
 from efvae.train import Curve, TrainConfig, fit
-from efvae.word_counts import WordCounts, base_measure_floor
+from efvae.word_counts import WordCounts, base_measure_floor, log_saturated
 
 __all__ = ["STEM", "Config", "Solution", "run", "solve"]
 
@@ -51,6 +51,7 @@ class Config:
         vocabulary: number of words K.
         held_out: training documents that are not trained on, but select the epoch; 0: the test set selects it, as in
             the paper.
+        evaluate_every: epochs between two evaluations, which are the candidates for the selected epoch.
 
     Raises:
         ValueError: a value out of its range.
@@ -67,6 +68,7 @@ class Config:
     learning_rate: float = 1e-2
     vocabulary: int = 10000
     held_out: int = 0
+    evaluate_every: int = 1
 
     def __post_init__(self) -> None:
         for name, known in (("corpus", text.CORPORA), ("prior", PRIORS)):
@@ -74,7 +76,8 @@ class Config:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
         if not 1 <= self.bits <= LISTED:
             raise ValueError(f"bits must be in [1, {LISTED}], so that all codes can be listed; got {self.bits}")
-        for name, least in {"seed": 0, "epochs": 1, "batch_size": 1, "vocabulary": 2, "held_out": 0}.items():
+        low = {"seed": 0, "epochs": 1, "batch_size": 1, "vocabulary": 2, "held_out": 0, "evaluate_every": 1}
+        for name, least in low.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -162,14 +165,15 @@ def solve(
     steps = math.ceil(train.n_documents / config.batch_size)
     curve = fit(
         keeper,
-        lambda rows, _: model.nll(train.select(rows), config.prior),
+        lambda rows, _: model.nll(train.select(rows), config.prior, keeper.saturated["train"][rows]),
         lambda g: torch.randint(train.n_documents, (config.batch_size,), generator=g),
         TrainConfig(config.epochs * steps, config.learning_rate, FINAL_RATE * config.learning_rate, seed=config.seed,
-                    eval_every=steps, checkpoint_every=0 if checkpoint is None else steps),
+                    eval_every=config.evaluate_every * steps, checkpoint_every=0 if checkpoint is None else steps),
         evaluate=keeper.look,
         checkpoint=checkpoint,
         progress=progress,
     )  # fmt: skip
+    curve["epoch"] = [step / steps for step in curve["step"]]
     kept = copy.deepcopy(keeper.best).double()
     floors = {name: float(base_measure_floor(x).mean()) for name, x in parts.items()}
     metrics = _lowest(curve, floors) | _of_kept(kept, parts, config.prior)
@@ -235,6 +239,7 @@ class _Keeper(nn.Module):
     def __init__(self, model: TextRBM, parts: dict[str, WordCounts], prior: str) -> None:
         super().__init__()
         self.model, self.parts, self.prior = model, parts, prior
+        self.saturated = {name: log_saturated(x) for name, x in parts.items()}
         self.best = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.lowest: Tensor
         self.register_buffer("lowest", torch.tensor(math.inf, dtype=torch.float64))
@@ -243,7 +248,7 @@ class _Keeper(nn.Module):
     def look(self) -> dict[str, float]:
         """Entries of the curve, in float64."""
         exact = copy.deepcopy(self.model).double()
-        nll = {name: exact.nll(x, self.prior) for name, x in self.parts.items()}
+        nll = {name: exact.nll(x, self.prior, self.saturated[name]) for name, x in self.parts.items()}
         found = {f"nll_{name}": float(value.mean()) for name, value in nll.items()}
         chosen = found.get("nll_held_out", found["nll_test"])
         if chosen < self.lowest:
@@ -268,7 +273,7 @@ def _lowest(curve: Curve, floors: dict[str, float]) -> dict[str, float | None]:
         "nll_test_cross": statistics.fmean(cross),
         "nll_held_out": None if held_out is None else curve["nll_held_out"][held_out],
         "nll_test_held_out": None if held_out is None else curve["nll_test"][held_out],
-        "epoch_test": float(best("nll_test") + 1),
+        "epoch_test": curve["epoch"][best("nll_test")],
         "nll_train_last": curve["nll_train"][-1],
         "nll_test_last": curve["nll_test"][-1],
         "nll_train_base": train + floors["train"],

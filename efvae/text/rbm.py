@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from efvae.families import all_bits
+from efvae.text.batches import Batch
+from efvae.text.fused import word_sums
 from efvae.text.listed import LISTED, expected_partition, log_sum_exp_product, word_partition
+from efvae.text.model import TextVAE
 from efvae.word_counts import WordCounts, log_saturated
 
 __all__ = ["PRIORS", "TextRBM"]
@@ -96,15 +99,9 @@ class TextRBM(nn.Module):
         Own: own-text-rbm
         """
         table = torch.cat([self.weight, self.word_bias[:, None]], 1)
-        entries = torch.nn.functional.embedding_bag(
-            x.indices.long(),
-            table,
-            x.indptr,
-            mode="sum",
-            per_sample_weights=x.counts.to(table.dtype),
-            include_last_offset=True,
-        )
-        both = entries + x.smoothing.to(table.dtype) @ table
+        counts, f = x.counts.to(table.dtype), x.smoothing.to(table.dtype)
+        nothing = counts.new_empty(0)  # lengths and such are read elsewhere
+        both = word_sums(table, Batch(x.indices.long(), counts, x.indptr[:-1], f, nothing, nothing))
         return both[:, :-1], both[:, -1]
 
     def encode(self, x: WordCounts) -> Tensor:
@@ -170,7 +167,7 @@ class TextRBM(nn.Module):
             within -= weight @ (law * log_law).sum(1).to(share.dtype)
         return {"length_information": torch.special.entr(pooled).sum() - within, "prior_entropy": within}
 
-    def nll(self, x: WordCounts, prior: str = "own") -> Tensor:
+    def nll(self, x: WordCounts, prior: str = "own", saturated: Tensor | None = None) -> Tensor:
         """−log p(x | l) in nats relative to the saturated multinomial, as a NELBO, shape ``(documents,)``.
 
         ::
@@ -183,17 +180,18 @@ class TextRBM(nn.Module):
         Args:
             x: the documents.
             prior: one of :data:`PRIORS`.
+            saturated: Σ_k x_k log(x_k / l) of each document, if it is known already, shape ``(documents,)``.
 
         Paper: eq-13, eq-15
         Own: own-text-rbm
         """
         inner, bias = self.sums(x)
-        length, saturated = x.length().to(inner.dtype), log_saturated(x).to(inner.dtype)
+        length, known = x.length().to(inner.dtype), log_saturated(x) if saturated is None else saturated
         if prior == "own":
             log_sum = torch.nn.functional.softplus(inner + self.code_bias).sum(1) - self.log_partition(length)
         else:
             log_sum = log_sum_exp_product(*self._uniform(inner, length)) - self.bits * math.log(2)
-        return saturated - bias - log_sum
+        return known.to(inner.dtype) - bias - log_sum
 
     def _uniform(self, inner: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Factors of ⟨z, Wᵀ x⟩ − l A(W z + a), documents and codes."""
@@ -214,6 +212,23 @@ class TextRBM(nn.Module):
             total = log_sum_exp_product(*self._uniform(leaf, x.length().to(inner.dtype))).sum()
             (mean,) = torch.autograd.grad(total, leaf)
         return mean
+
+    def as_vae(self) -> TextVAE:
+        """A VAE with this decoder and this encoder under uniform bits, a cell e1 with a linear decoder of Table 2.
+
+        Paper: tab-2
+        Own: own-text-rbm
+        """
+        vae = TextVAE(self.n_words, self.bits, "e1", 0)
+        with torch.no_grad():
+            for place, value in (
+                (vae.reader, self.weight),
+                (vae.reader_bias, self.code_bias),
+                (vae.writer, self.weight),
+                (vae.writer_bias, self.word_bias),
+            ):
+                place.copy_(value)
+        return vae
 
     def nelbo_uniform(self, x: WordCounts) -> Tensor:
         """Negative ELBO under uniform bits with the RBM's own encoder, exact, relative to the saturated multinomial.

@@ -1,0 +1,73 @@
+"""Figures of what the codes of documents are for, and of RBMs of documents in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+__all__ = ["likelihood_curves", "precision"]
+
+#: Marks and colours of the encoders, told apart without colour too.
+STYLES = {"e1": ("o-", "black"), "e2": ("s--", "#0072b2"), "e3": ("^:", "#d55e00")}
+OTHER = ("D-.", "#009e73")
+
+
+def precision(
+    found: Mapping[str, Mapping[int, Sequence[float]]], baselines: Mapping[str, float], k: int = 100
+) -> Figure:
+    """Share of documents of the same group among the nearest codes, over the number of bits; one mark for each seed.
+
+    Args:
+        found: for each model (``e1``, ``e2``, ``e3`` or another name) and number of bits, one value a seed.
+        baselines: precision of other ways to search, drawn as lines across.
+        k: how many documents a query looks at.
+
+    Own: own-retrieval
+    """
+    figure, ax = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
+    for name, of_bits in found.items():
+        style, colour = STYLES.get(name, OTHER)
+        bits = sorted(of_bits)
+        ax.plot(bits, [fmean(of_bits[m]) for m in bits], style, color=colour, markersize=4.5, label=name)
+        marks = [(m, value) for m in bits for value in of_bits[m] if len(of_bits[m]) > 1]
+        if marks:
+            ax.plot(*zip(*marks, strict=True), "_", color=colour, markersize=10)
+    every = sorted({m for of_bits in found.values() for m in of_bits})
+    for name, value in baselines.items():
+        ax.axhline(value, color="0.55", linewidth=0.8)
+        ax.annotate(name, (every[-1], value), (0, 2), textcoords="offset points", ha="right", fontsize=8, color="0.35")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(every, [str(m) for m in every])
+    ax.minorticks_off()
+    ax.set(xlabel="bits", ylabel=f"precision among the {k} nearest", ylim=(0, None))
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    return figure
+
+
+def likelihood_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], levels: Mapping[str, float]) -> Figure:
+    """−log-likelihood over training, on training and on test documents.
+
+    Args:
+        curves: for each model its columns ``epoch``, ``nll_train`` and ``nll_test``.
+        levels: other values on test documents, drawn as lines across that half.
+
+    Own: own-text-rbm
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True, layout="constrained")
+    styles = [*STYLES.values(), OTHER]
+    for ax, part in zip(axes, ("train", "test"), strict=True):
+        for place, (name, columns) in enumerate(curves.items()):
+            style, colour = styles[place % len(styles)]
+            ax.plot(columns["epoch"], columns[f"nll_{part}"], style[1:], color=colour, label=name)
+        ax.set(title=part, xlabel="epoch")
+    for name, value in levels.items():
+        axes[1].axhline(value, color="0.55", linewidth=0.8)
+        place = (0.99, value)
+        axes[1].annotate(name, place, (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
+                         ha="right", fontsize=8, color="0.35")  # fmt: skip
+    axes[0].set_ylabel("$-\\log p(x)$ [nats per document]")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    return figure
