@@ -65,8 +65,7 @@ def likelihood_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], level
         ax.set(title=part, xlabel="epoch")
     for name, value in levels.items():
         axes[1].axhline(value, color="0.55", linewidth=0.8)
-        place = (0.99, value)
-        axes[1].annotate(name, place, (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
+        axes[1].annotate(name, (0.99, value), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
                          ha="right", fontsize=8, color="0.35")  # fmt: skip
     axes[0].set_ylabel("$-\\log p(x)$ [nats per document]")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
