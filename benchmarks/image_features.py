@@ -72,7 +72,7 @@ def main() -> None:
     decoder = dcgan.folded(dcgan.generator(LATENT, WIDTH, SIZE)).to(memory_format=torch.channels_last)
     truth = Truth(decoder.requires_grad_(requires_grad=False), LATENT, 0.05)
     networks: dict[str, tuple[Features | None, int]] = {
-        "classifier": (Classifier(34, SIZE).eval().features, 1024), "Inception": (_inception(), 64)}  # fmt: skip
+        "classifier": (Classifier(34, SIZE).eval().features, 256), "Inception": (_inception(), 16)}  # fmt: skip
     for name, (features, n) in networks.items():
         if features is None:
             print(f"{name}: pytorch-fid is not installed (pip install 'efvae[fid]')")
