@@ -1,0 +1,149 @@
+"""Figures of the text autoencoders: learning curves, the parts of the NELBO, Table 2 beside the paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["learning_curves", "parts", "table_2"]
+
+# Encoders are told apart by colour and marker, of different lightness.
+_COLOURS = {"e1": "black", "e2": "#0072b2", "e3": "#d55e00"}
+_MARKERS = {"e1": "o", "e2": "s", "e3": "^"}
+_PARTS: tuple[dict[str, Any], ...] = (
+    {"color": "0.8"},
+    {"color": "#0072b2"},
+    {"color": "white", "hatch": "////"},
+    {"color": "#f0e442"},
+)
+
+
+def _grid(n: int, height: float = 2.9, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Panels in rows of two, the empty one hidden."""
+    columns = min(2, n)
+    rows = math.ceil(n / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns, height * rows + 0.5), layout="constrained", squeeze=False, **options
+    )
+    for ax in axes.flat[n:]:
+        ax.set_visible(False)
+    return figure, list(axes.flat[:n])
+
+
+def learning_curves(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], change: int = 0) -> Figure:
+    """NELBO over the epochs, on training documents (dashed) and on test documents (solid).
+
+    Args:
+        panels: by title and encoder, the columns ``epoch``, ``nelbo_train`` and ``nelbo_test`` in nats a document.
+        change: epoch after which the second part of the training begins; 0 for none.
+
+    Paper: app-c2
+    """
+    figure, axes = _grid(len(panels))
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        lowest, late = math.inf, -math.inf
+        for encoder, curve in curves.items():
+            style: dict[str, Any] = {"color": _COLOURS[encoder], "linewidth": 1.6}
+            ax.plot(curve["epoch"], curve["nelbo_train"], linestyle="dashed", **style)
+            ax.plot(curve["epoch"], curve["nelbo_test"], label=encoder, **style)
+            both = [*curve["nelbo_train"], *curve["nelbo_test"]]
+            lowest = min(lowest, *both)
+            later = curve["epoch"][0] + (curve["epoch"][-1] - curve["epoch"][0]) / 12
+            late = max(
+                late,
+                *(
+                    value
+                    for name in ("nelbo_train", "nelbo_test")
+                    for epoch, value in zip(curve["epoch"], curve[name], strict=True)
+                    if epoch >= later
+                ),
+            )
+        room = 0.05 * (late - lowest)
+        ax.set(title=title, xlabel="epoch", ylim=(lowest - room, late + room), xlim=(0, None))
+        ax.title.set_fontsize(10)
+        if change:
+            ax.axvline(change, color="0.5", linewidth=0.8)
+    for ax in axes[::2]:
+        ax.set_ylabel("NELBO [nats a document]")
+    axes[0].plot([], [], color="0.4", label="test")
+    axes[0].plot([], [], color="0.4", linestyle="dashed", label="training")
+    handles, labels = axes[0].get_legend_handles_labels()
+    for ax in axes[1:]:  # an encoder may be missing in the first panel
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            if label not in labels:
+                handles, labels = [*handles, handle], [*labels, label]
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=8.5, frameon=False)
+    return figure
+
+
+def parts(panels: Mapping[str, Mapping[str, Mapping[str, float]]], ylabel: str) -> Figure:
+    """Stacked bars of what an encoder's NELBO is made of, one panel for each decoder.
+
+    Args:
+        panels: by title, encoder and name of the part, nats a document; the same names everywhere.
+        ylabel: of all panels.
+
+    Paper: eq-1b
+    """
+    figure, axes = _grid(len(panels), height=3.3, sharey=True)
+    for ax, (title, bars) in zip(axes, panels.items(), strict=True):
+        bottom = [0.0] * len(bars)
+        for name, style in zip(next(iter(bars.values())), _PARTS, strict=False):
+            heights = [bar[name] for bar in bars.values()]
+            ax.bar(list(bars), heights, 0.6, bottom=bottom, edgecolor="black", label=name, **style)
+            bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+        ax.set_title(title, fontsize=10)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in axes[::2]:
+        ax.set_ylabel(ylabel)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=1, fontsize=8.5, frameon=False
+    )
+    return figure
+
+
+def table_2(
+    paper: Mapping[tuple[str, tuple[int, int, str]], float],
+    ours: Mapping[str, Mapping[tuple[str, tuple[int, int, str]], float]],
+) -> Figure:
+    """Table 2 against the number of bits: the printed numbers as open marks and lines, ours as filled ones and crosses.
+
+    Args:
+        paper: printed numbers by split and cell (bits, hidden layers, encoder).
+        ours: by name of the protocol, at most two; numbers likewise, where there are any.
+
+    Paper: tab-2
+    """
+    splits = {"train": "training", "test": "test"}
+    depths = sorted({cell[1] for _, cell in paper})
+    bits = sorted({cell[0] for _, cell in paper})
+    figure, axes = plt.subplots(len(depths), 2, figsize=(6.8, 8.2), layout="constrained", sharex=True, squeeze=False)
+    for ax in axes[1:, 1]:  # depth makes little difference on test, and a large one in training
+        ax.sharey(axes[0, 1])
+    for row, depth in zip(axes, depths, strict=True):
+        for ax, (split, name) in zip(row, splits.items(), strict=True):
+            for encoder, colour in _COLOURS.items():
+                line = [paper[split, (m, depth, encoder)] for m in bits]
+                ax.plot(range(len(bits)), line, color=colour, linewidth=1, marker=_MARKERS[encoder], markersize=9,
+                        markerfacecolor="white", label=f"{encoder}, paper")  # fmt: skip
+                for style, (protocol, numbers) in zip((_MARKERS[encoder], "x"), ours.items(), strict=False):
+                    there = [(i, numbers[split, (m, depth, encoder)]) for i, m in enumerate(bits)
+                             if (split, (m, depth, encoder)) in numbers]  # fmt: skip
+                    ax.plot(*zip(*there, strict=True) if there else ([], []), linestyle="none", marker=style,
+                            color=colour, markersize=5, label=f"{encoder}, {protocol}")  # fmt: skip
+            layers = {0: "linear decoder", 1: "1 hidden layer"}.get(depth, f"{depth} hidden layers")
+            ax.set_title(f"{name}, {layers}", fontsize=10)
+            ax.set_xticks(range(len(bits)), [str(m) for m in bits])
+    for ax in axes[-1]:
+        ax.set_xlabel("bits")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("NELBO [nats a document]")
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8.5, frameon=False
+    )
+    return figure
