@@ -215,6 +215,32 @@ def test_held_out_documents_select_the_epoch(solved):
     assert halves.mean(0).tolist() == pytest.approx(curve["nll_test"], abs=2e-3)
 
 
+def test_the_selected_epochs_of_a_curve():
+    curve = {
+        "epoch": [2.0, 4.0, 6.0], "nll_train": [9.0, 7.0, 8.0], "nll_test": [6.0, 5.0, 5.5],
+        "nll_test_even": [6.0, 5.0, 4.0], "nll_test_odd": [6.5, 6.0, 7.0], "nll_held_out": [3.0, 4.0, 5.0],
+    }  # fmt: skip
+    found = text_rbm._lowest(curve, {"train": 10.0, "test": 20.0})
+    assert found["nll_test_cross"] == (5.0 + 7.0) / 2  # even at the epoch of odd, 4; odd at the epoch of even, 6
+    expected = {"nll_train": 7, "nll_test": 5, "epoch_test": 4, "nll_held_out": 3, "nll_test_held_out": 6,
+                "nll_train_last": 8, "nll_test_last": 5.5, "nll_train_base": 17, "nll_test_base": 25}  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("parts", "kept"), [(("test",), 1), (("test", "held_out"), 0)])
+def test_the_kept_model_is_the_best_on_held_out_documents_if_there_are_any(parts, kept):
+    labels = torch.zeros(2, dtype=torch.int64)
+    of_words = {"test": [[0.0, 9], [0, 8]], "held_out": [[9.0, 0], [8, 0]]}
+    corpora = {name: WordCounts.from_dense(torch.tensor(of_words[name]), labels) for name in parts}
+    model = TextRBM(torch.zeros(2, 1), torch.zeros(2), torch.zeros(1))
+    keeper = text_rbm._Keeper(model, corpora, "own")
+    for step in range(2):  # the first model likes word 0, the second word 1
+        with torch.no_grad():
+            model.word_bias.copy_(torch.tensor([1.0 - step, step]))
+        keeper.look()
+    assert keeper.best.word_bias.tolist() == [1 - kept, kept]
+
+
 def test_a_killed_run_goes_on_and_a_known_one_is_not_repeated(tmp_path, monkeypatch):
     config = replace(QUICK, epochs=6, evaluate_every=2)
     whole = text_rbm.solve(config).record
