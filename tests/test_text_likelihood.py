@@ -153,6 +153,20 @@ def test_harmonium_with_its_own_prior_has_no_gap(gauge):
     assert posterior_residual(uniform.table, all_bits(5)).mean() > 1e-4
 
 
+@pytest.mark.parametrize("each", [True, False])
+def test_a_prior_of_many_codes(each):
+    """One law for all documents or one for each; the part of the table that is the prior is no distance."""
+    model, x = make(9, 1), corpus()
+    generator = torch.Generator().manual_seed(0)
+    prior = torch.randn(*([25] if each else []), 512, generator=generator, dtype=torch.float64).log_softmax(-1)
+    joint, eta, rows = TextJoint(model.decode, 9, 20, DOUBLE), model.encode(x), torch.tensor([2, 9])
+    result = enumerate_codes(joint, x, eta, rows=rows, log_prior=prior)
+    table = dense_table(model, x) + 9 * math.log(2) + prior
+    torch.testing.assert_close(result.log_likelihood, table.logsumexp(1), rtol=1e-10, atol=1e-9)
+    uniform = enumerate_codes(joint, x, eta, rows=rows)
+    torch.testing.assert_close(result.document_residual, uniform.document_residual, rtol=1e-8, atol=1e-8)
+
+
 # --- own-text-gap --------------------------------------------------------------------------------------------------
 
 
