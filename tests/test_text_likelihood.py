@@ -23,6 +23,7 @@ from efvae.text.affine_fit import AffineFit, posterior_residual
 from efvae.text.annealed import anneal, importance
 from efvae.text.enumerated import aggregated, enumerate_codes
 from efvae.text.factorized import best_factorized, code_law, starting_points
+from efvae.text.fitted import broadened, fit_factorized
 from efvae.text.likelihood import TextJoint
 from efvae.word_counts import WordCounts, log_base_measure, log_saturated
 
@@ -322,6 +323,32 @@ def test_more_temperatures_help_and_importance_weights_give_the_elbo():
     assert (exact.log_likelihood - cold.mean).mean() < 0.3 * (exact.log_likelihood - hot.mean).mean()
 
 
+@pytest.mark.parametrize("hidden", [0, 1])
+def test_fitted_posteriors_are_near_the_best(hidden):
+    """From an encoder that is far off; against ascent on the enumerated table."""
+    model, x = make(7, hidden, scale=0.6), corpus(40)
+    joint = TextJoint(model.decode, 7, 20, DOUBLE)
+    eta = -2 * model.encode(x)
+    exact = enumerate_codes(joint, x, eta, rows=torch.arange(40))
+    best = best_factorized(exact.table, starting_points(exact.table, eta, 7))
+    fitted = fit_factorized(joint.score(x), eta, samples=16, generator=torch.Generator().manual_seed(0))
+    elbo = enumerate_codes(joint, x, fitted).elbo
+    assert (best.elbo - exact.elbo).mean() > 2
+    assert (best.elbo - elbo).mean() < 0.1 * (best.elbo - exact.elbo).mean()
+    assert (best.elbo - elbo).min() > -1e-6
+    assert (best.elbo - elbo).median() < 0.1
+
+
+def test_where_the_posterior_factorizes_one_draw_finds_it():
+    eta = 2 * torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = fit_factorized(lambda z: (z * eta).sum(-1) + 3, -eta, samples=1, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found, eta)
+    # what is drawn from in its place has all codes that either holds for possible
+    wide = broadened(torch.tensor([[30.0, -2.0]]).double(), torch.tensor([[-30.0, 2.0]]).double()).sigmoid()
+    small = 1 / (1 + math.exp(1.6))
+    torch.testing.assert_close(wide, torch.tensor([[0.8, 0.8 * small + 0.2 / (1 + math.exp(-2))]]).double())
+
+
 def test_annealing_reaches_codes_that_the_encoder_excludes():
     """Bits of q that never change: only the flips get there."""
     model, x = make(4, 0, scale=0.5), corpus(6)
@@ -400,6 +427,10 @@ def test_a_subset_estimates_the_whole(monkeypatch):
     assert part["gap_documents_test"] == 150  # what fits in memory anyway
     assert ev.evaluate(model, x, y, budget=ev.Budget(gap_documents=160))["gap_documents_test"] == 160
     assert part["gap_test"] == pytest.approx(whole["gap_test"], abs=1e-9)
+    # both parts are of the same documents
+    table, log_q = dense_table(model, y), Bernoulli(model.encode(y)).log_prob(all_bits(7)[:, None]).T
+    gap = (log_q.exp() * (log_q - table.log_softmax(1))).sum(1)[ev._some(y, 150, 1)].mean()
+    assert part["gap_family_test"] + part["gap_amortization_test"] == pytest.approx(float(gap), abs=1e-8)
     for name in ("gap_family", "gap_amortization"):
         error = part[f"{name}_se_test"]
         assert 0 < error < 0.2 * part[f"{name}_test"]
@@ -419,6 +450,7 @@ def test_estimates_where_codes_are_too_many(hidden):
         error = some[f"{name}_se_test"]
         assert error < 0.1
         assert abs(some[f"{name}_test"] - exact["log_likelihood_test"]) < 5 * error
+    assert abs(some["gap_fitted_ais_test"] - exact["gap_family_test"]) < 0.1 * exact["gap_test"]
     assert some["elbo_ais_test"] == pytest.approx(exact["elbo_test"], rel=0.02)
     assert abs(some["gap_ais_test"] - exact["gap_test"]) < 4 * some["gap_ais_se_test"]
     assert some["distance_words"] == pytest.approx(exact["distance_words"], rel=0.1)
