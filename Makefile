@@ -22,7 +22,7 @@ export MKL_NUM_THREADS := 1
 export TQDM_DISABLE := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help book test run lint types bench notebooks clean python
+.PHONY: help book test run lint types bench torture notebooks clean python
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ types: $(TEST_STAMP) ## mypy, strict on efvae
 
 bench: $(TEST_STAMP) ## whole-program timings
 	@if [ -d benchmarks ]; then $(RUN) -m benchmarks; else echo "no benchmarks yet"; fi
+
+torture: $(TEST_STAMP) ## kill and disturb sweeps 50 times; writes results/torture.csv
+	@$(RUN) -m tools.torture $(ARGS)
 
 notebooks: $(TEST_STAMP) ## rebuild the committed .ipynb from the .py sources that changed (FORCE=1: all)
 	@$(RUN) -m tools.notebooks $(if $(FORCE),--force)

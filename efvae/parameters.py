@@ -223,4 +223,5 @@ def one_line(error: BaseException) -> str:
 
     Own: own-run
     """
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -27,7 +27,7 @@ def start(folder: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
     """`efvae sweep`, with results and work below a folder, in a process group of its own."""
     where = ["--results", str(folder / "results"), "--work", str(folder / "work")]
     return subprocess.Popen(
-        [sys.executable, "-m", "efvae", "sweep", *words, *where],
+        [sys.executable, "-m", "efvae", "sweep", *where, *words],
         env=environment(**extra),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

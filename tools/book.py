@@ -202,6 +202,9 @@ def stage(edition: Edition) -> None:
     (edition.stage / "notebooks").mkdir()
     for stem in sources.stems():
         shutil.copy(edition.executed / f"{stem}.ipynb", edition.stage / "notebooks")
+    (edition.stage / "results").mkdir()
+    for table in (ROOT / "results").glob("*.csv"):  # pages include them, so that no number is copied by hand
+        shutil.copy(table, edition.stage / "results")
     if (ROOT / "tools" / "pages.py").is_file():
         from tools import pages
 
