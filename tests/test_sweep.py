@@ -13,9 +13,10 @@ import pytest
 import efvae.experiments
 from efvae import cli, records
 from efvae.parameters import UsageError
+from efvae.records import Record
 from efvae.sweep import cells_of, experiment, plan, read_file
 from efvae.sweep.locks import try_lock
-from efvae.sweep.plan import duration
+from efvae.sweep.plan import _estimate, duration
 from tests.sweeps import FAULTY, ROOT, SITE, environment, left_behind, recorded, sweep
 
 
@@ -193,6 +194,21 @@ def test_the_plan_skips_groups_and_estimates(faulty, tmp_path, capsys, monkeypat
     assert plan(faulty, cells_of(faulty, [], words), tmp_path, refresh=True).recorded == frozenset()
 
 
+def test_an_estimate_is_of_the_most_similar_records_for_as_many_steps():
+    def record(seconds, **config) -> Record:
+        return Record("s", "c", config, {}, {}, {"seconds": seconds})
+
+    known = [
+        record(10.0, seed=0, model="a", pretrain_steps=100, joint_steps=100),
+        record(30.0, seed=1, model="a", pretrain_steps=100, joint_steps=100),
+        record(900.0, seed=0, model="b", pretrain_steps=100, joint_steps=100),
+    ]
+    wanted = {"seed": 7, "model": "a", "pretrain_steps": 100, "joint_steps": 300}
+    assert _estimate(wanted, known) == 40.0  # twice the median of 10 and 30
+    known[2] = record(6.0, model="b", joint_steps=300)
+    assert _estimate(wanted | {"model": "b"}, known) == pytest.approx(8.0)
+
+
 def test_the_plan_as_json_keeps_its_groups_while_cells_are_recorded(faulty, tmp_path, capsys):
     words = ["sweep", FAULTY, "--grid", "seed=0:2", "team=-1,4", "--results", tmp_path, "--dry-run", "--json"]
     assert efvae_(*words) == 0
@@ -365,6 +381,6 @@ def test_a_worker_ends_with_its_driver(tmp_path):
     while not log.exists():
         assert child.poll() is None
     child.stdin.close()
-    assert child.wait(timeout=10) == 3
+    assert child.wait(timeout=300) == 3
     assert not list(tmp_path.glob("*.json"))
     assert os.path.exists(log)  # noqa: PTH110

@@ -7,6 +7,7 @@ it does when there is no space.
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import random
 import re
@@ -44,8 +45,8 @@ def last(told: str) -> str:
 
 
 def test_a_sweep_killed_at_random_moments_ends_in_the_same_records(tmp_path, expected):
-    trial = faults.kill_at_random(tmp_path, expected, 5, random.SystemRandom())  # other moments each time
-    assert (trial.hits, trial.lost, trial.wrong) == (5, 0, 0), trial
+    trial = faults.kill_at_random(tmp_path, expected, 3, random.SystemRandom())  # other moments each time
+    assert (trial.hits, trial.lost, trial.wrong) == (3, 0, 0), trial
 
 
 def test_a_sweep_of_many_cells_killed_at_random_moments_loses_what_it_was_at(tmp_path):
@@ -91,7 +92,7 @@ def test_a_terminated_or_interrupted_sweep_leaves_nothing_running(tmp_path):
             time.sleep(0.01)
         (child,) = faults.children(process)
         process.send_signal(number)
-        told, errors = process.communicate(timeout=20)
+        told, errors = process.communicate(timeout=300)
         assert process.returncode == code
         if code == 130:
             assert last(told) == "interrupted: the same command continues it"
@@ -107,7 +108,7 @@ def test_a_terminated_or_interrupted_sweep_leaves_nothing_running(tmp_path):
 def test_two_sweeps_at_once_share_the_work(tmp_path):
     log, words = tmp_path / "log", [FAULTY, "--grid", "seed=0:6", "seconds=0.2"]
     both = [start(tmp_path, *words, FAULTY_LOG=str(log)) for _ in range(2)]
-    ends = [process.communicate(timeout=120) for process in both]
+    ends = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(computed(log)) == [f"{seed} fine" for seed in range(6)]  # none twice, none missing
     counts = [list(map(int, re.findall(r"(\d+) (?:done|skipped|failed)", last(told)))) for told, _ in ends]
@@ -124,7 +125,7 @@ def test_what_a_killed_sweep_computed_is_taken_over_by_the_one_that_waits(tmp_pa
     second = start(tmp_path, *words, FAULTY_LOG=str(log))
     assert "another sweep computes this; waiting for it" in (second.stdout.readline() + second.stdout.readline())
     first.kill()
-    told, _ = second.communicate(timeout=60)
+    told, _ = second.communicate(timeout=300)
     first.communicate()
     assert (second.returncode, last(told)) == (0, "1 done, 0 skipped, 0 failed")
     assert computed(log) == ["0 fine"] * 2
@@ -306,3 +307,12 @@ def test_an_error_that_is_not_ours_keeps_its_traceback(tmp_path):
 
     with pytest.raises(RuntimeError, match="not one of ours"):
         records.main(artificial.Config, run, ["--results", str(tmp_path)])
+
+
+def test_the_committed_torture_lost_nothing():
+    with (ROOT / "results" / "torture.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["fault"].startswith("kill -9 (")
+    assert {row["fault"] for row in rows[1:]} == set(faults.SINGLE)
+    assert [(row["records lost"], row["records wrong"]) for row in rows] == [("0", "0")] * len(rows)
+    assert all(row["what the user reads"] for row in rows)

@@ -102,7 +102,9 @@ def _kept(folder: Path) -> list[str]:
     """A line on the checkpoints: they let a longer run of the same cells go on from there, and take space."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return (
-        [f"{size / 1e6:.1f} MB of checkpoints in {folder}: delete it if nothing shall go on from there"] if size else []
+        [f"{size / 1e6:.1f} MB of checkpoints in {folder}: delete it if nothing shall go on from there"]
+        if size > 1e5
+        else []
     )
 
 

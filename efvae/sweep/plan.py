@@ -200,13 +200,19 @@ def _known(stem: str, results: Path) -> list[Record]:
 
 
 def _estimate(config: dict[str, Any], known: Sequence[Record]) -> float:
-    """Median seconds of the records that agree with a configuration in most fields."""
+    """Median seconds of the records that agree with a configuration in most fields, for as many steps as it has."""
 
     def agreement(record: Record) -> int:
         return sum(record.config.get(key) == value for key, value in config.items() if key != "seed")
 
     best = max(map(agreement, known))
-    return statistics.median(float(r.provenance["seconds"]) for r in known if agreement(r) == best)
+    alike = [record for record in known if agreement(record) == best]
+    return statistics.median(float(r.provenance["seconds"]) * _length(config) / _length(r.config) for r in alike)
+
+
+def _length(config: Mapping[str, Any]) -> float:
+    """Steps or epochs of all parts of a training; 1 if the configuration has none."""
+    return sum(n for key, n in config.items() if {"steps", "epochs"} & set(key.split("_")) and isinstance(n, int)) or 1
 
 
 def duration(seconds: float) -> str:
