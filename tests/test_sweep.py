@@ -14,7 +14,7 @@ import efvae.experiments
 from efvae import cli, records
 from efvae.parameters import UsageError
 from efvae.records import Record
-from efvae.sweep import cells_of, experiment, plan, read_file
+from efvae.sweep import Group, cells_of, experiment, plan, read_file
 from efvae.sweep.locks import try_lock
 from efvae.sweep.plan import _estimate, duration
 from tests.sweeps import FAULTY, ROOT, SITE, environment, left_behind, recorded, sweep
@@ -319,6 +319,20 @@ def test_refresh_computes_again_and_only_chooses(faulty, tmp_path):
     assert {path for path, time in before.items() if path.stat().st_mtime_ns != time} == {
         tmp_path / "results" / FAULTY / f"seed-1_{cell.digest}.json"
     }
+
+
+def test_looking_at_what_a_process_says_does_not_disturb_it(tmp_path):
+    """The file is shared with it, and so would be the place in it."""
+    from efvae.sweep.process import Process, _memory_file
+
+    with _memory_file() as report:
+        process = Process(Group(()), [], None, report, tmp_path, 0.0)
+        for count in range(1, 4):
+            os.write(report.fileno(), json.dumps({"progress": count}).encode() + b"\n")
+            assert [message["progress"] for message in process.messages()] == list(range(1, count + 1))
+        os.write(report.fileno(), b'{"done": ["a')  # killed while writing
+        assert len(process.messages()) == 3
+        assert os.lseek(report.fileno(), 0, os.SEEK_CUR) == os.fstat(report.fileno()).st_size
 
 
 # --- locks ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Group:
 
     @property
     def key(self) -> str:
-        """8 hex digits that name the group: those of its cell, or a hash of all of them.
+        """8 hex digits that name the group, those of its cell or a hash of all of them.
 
         Own: own-sweep
         """

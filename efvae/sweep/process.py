@@ -51,8 +51,9 @@ class Process:
 
         Own: own-sweep
         """
-        self.report.seek(0)
-        return [json.loads(line) for line in self.report.read().split(b"\n")[:-1]]
+        handle = self.report.fileno()
+        said = os.pread(handle, os.fstat(handle).st_size, 0)  # seeking would move the place where the process writes
+        return [json.loads(line) for line in said.split(b"\n")[:-1]]
 
     def close(self, *, kill: bool = False) -> None:
         """Wait for its end and release its locks.
