@@ -16,6 +16,7 @@ from efvae.models import VAE, Conditional, Prior
 
 __all__ = ["ENCODERS", "ImageVAE", "Posterior", "entropy_bound", "outputs"]
 
+#: Covariances of an encoder.
 ENCODERS = ("diagonal", "full")
 _LOG_2PI = math.log(2 * math.pi)
 

@@ -13,15 +13,19 @@ from efvae.records import Record
 from efvae.text.model import ENCODERS
 from efvae.text_table import BITS, DEPTHS, SPLITS, Cell, Cells, mean_and_spread
 
-__all__ = ["CLAIMS", "Claim", "Comparison", "compare", "summary", "told"]
+__all__ = ["CLAIMS", "Claim", "Comparison", "Quantity", "compare", "summary", "told"]
 
 LONG = (32, 64)
 
 
-class _Numbers(Interface):
-    """A quantity of a cell from numbers by name, such as ``nelbo_test``; None where one is missing."""
+class Quantity(Interface):
+    """A quantity of a cell from numbers by name, such as ``nelbo_test``; None where one is missing.
 
-    def __call__(self, of: Callable[[str], float | None]) -> float | None: ...
+    Own: own-text-claims
+    """
+
+    def __call__(self, of: Callable[[str], float | None]) -> float | None:
+        """The quantity, where ``of`` gives the number of a name."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Claim:
     """
 
     name: str
-    quantity: Mapping[str, _Numbers]
+    quantity: Mapping[str, Quantity]
     pairs: tuple[tuple[str, Cell, Cell], ...]
 
 
@@ -77,7 +81,7 @@ def _sign(difference: float | None) -> str:
     return "holds" if difference < 0 else "tie" if difference == 0 else "fails"
 
 
-def _nelbo(split: str) -> _Numbers:
+def _nelbo(split: str) -> Quantity:
     return lambda of: of(f"nelbo_{split}")
 
 
@@ -86,7 +90,7 @@ def _overfit(of: Callable[[str], float | None]) -> float | None:
     return None if train is None or test is None else test - train
 
 
-_NELBO: dict[str, _Numbers] = {split: _nelbo(split) for split in SPLITS}
+_NELBO: dict[str, Quantity] = {split: _nelbo(split) for split in SPLITS}
 
 
 def _encoders(better: str, worse: str) -> tuple[tuple[str, Cell, Cell], ...]:
@@ -97,6 +101,7 @@ def _depths(of: str, bits: Sequence[int]) -> tuple[tuple[str, Cell, Cell], ...]:
     return tuple((of, (b, 0, e), (b, d, e)) for b in bits for e in ENCODERS for d in DEPTHS[1:])
 
 
+#: What the paper says of its table, in the order of the text.
 CLAIMS = {
     "e1-e2": Claim("e1 has a lower NELBO than e2", _NELBO, _encoders("e1", "e2")),
     "e2-e3": Claim("e2 has a lower NELBO than e3", _NELBO, _encoders("e2", "e3")),
@@ -129,7 +134,7 @@ def compare(claim: Claim, cells: Cells, paper: Mapping[tuple[str, Cell], float])
 
 
 def _comparisons(claim: Claim, cells: Cells, paper: Mapping[tuple[str, Cell], float]) -> Iterator[Comparison]:
-    def by_seed(records: Sequence[Record], quantity: _Numbers) -> dict[int, float]:
+    def by_seed(records: Sequence[Record], quantity: Quantity) -> dict[int, float]:
         found = {record.config["seed"]: quantity(record.metrics.get) for record in records}
         return {seed: value for seed, value in found.items() if value is not None}
 
@@ -144,8 +149,8 @@ def _comparisons(claim: Claim, cells: Cells, paper: Mapping[tuple[str, Cell], fl
         yield Comparison(of, first, second, None if one is None or two is None else one - two, ours)
 
 
-def summary(comparisons: Sequence[Comparison]) -> str:
-    """In how many pairs a claim holds: by the printed numbers, and by ours.
+def summary(comparisons: Sequence[Comparison]) -> tuple[str, str]:
+    """In how many pairs a claim holds, in words: by the printed numbers, and by ours.
 
     Own: own-text-claims
     """
@@ -159,7 +164,7 @@ def summary(comparisons: Sequence[Comparison]) -> str:
     ours = [_sign(c.ours) for c in comparisons]
     paper = "prints no numbers" if set(printed) == {"open"} else counted(printed)
     run = "open, no pair run" if set(ours) == {"open"} else f"{counted(ours)}, open in {ours.count('open')}"
-    return f"paper: {paper}\nours:  {run}"
+    return paper, run
 
 
 def told(comparisons: Sequence[Comparison]) -> str:

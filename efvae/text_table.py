@@ -6,6 +6,7 @@ Own: own-text-table
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,5 +253,6 @@ def told(rows: Sequence[Entry]) -> str:
                 f"{row.split:5}  {bits:4}  {depth:6}  {encoder:>7}  {row.paper:5.0f}  {ours:>13}"
                 f"  {row.difference:+10.1f}  {row.verdict}"
             )
-    missing = sum(row.ours is None for row in rows)
-    return "\n".join([*lines, f"{missing} of {len(rows)} numbers open: not run"])
+    counts = Counter(row.verdict for row in rows)
+    said = [f"{name}: {counts[name]}" for name in ("within 1 %", "within 3 %", "miss") if counts[name]]
+    return "\n".join([*lines, ", ".join([*said, f"open, not run: {counts['open']} of {len(rows)}"])])

@@ -40,7 +40,7 @@ def learning_curves(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[floa
 
     Args:
         panels: by title and encoder, the columns ``epoch``, ``nelbo_train`` and ``nelbo_test`` in nats a document.
-        change: epoch after which the second part of the training begins; 0 for none.
+        change: epoch after which the second part of the training begins, marked where a run goes on; 0 for none.
 
     Paper: app-c2
     """
@@ -66,7 +66,7 @@ def learning_curves(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[floa
         room = 0.05 * (late - lowest)
         ax.set(title=title, xlabel="epoch", ylim=(lowest - room, late + room), xlim=(0, None))
         ax.title.set_fontsize(10)
-        if change:
+        if change and any(curve["epoch"][-1] > change for curve in curves.values()):
             ax.axvline(change, color="0.5", linewidth=0.8)
     for ax in axes[::2]:
         ax.set_ylabel("NELBO [nats a document]")

@@ -19,7 +19,7 @@ from efvae.word_counts import WordCounts, log_saturated
 
 __all__ = ["PRIORS", "TextRBM"]
 
-#: Of the code: the RBM's own, which depends on the length, or uniform bits as in a VAE.
+#: Laws of the code; the RBM's own, which depends on the length, or uniform bits as in a VAE.
 PRIORS = ("own", "uniform")
 
 

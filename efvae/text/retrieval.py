@@ -184,7 +184,7 @@ def tf_idf(train: WordCounts, x: WordCounts) -> Tensor:
 def cosine_distances(
     train: WordCounts, test: WordCounts, weights: tuple[Tensor, Tensor]
 ) -> Iterator[NDArray[np.float32]]:
-    """1 − cosine of each test and each training document, without smoothing, in blocks of :data:`BLOCK` queries.
+    """1 − cosine of each test and each training document, without smoothing, in blocks of queries.
 
     A document without an entry has the distance 1 from all others.
 
