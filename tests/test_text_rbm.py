@@ -17,6 +17,7 @@ from efvae.estimators import Exact
 from efvae.experiments import text_rbm
 from efvae.families import all_bits
 from efvae.hashing import Corpus
+from efvae.scoreboard import targets
 from efvae.text import listed
 from efvae.text.batches import Documents
 from efvae.text.rbm import TextRBM
@@ -258,6 +259,22 @@ def test_a_killed_run_goes_on_and_a_known_one_is_not_repeated(tmp_path, monkeypa
     assert whole.metrics["epoch_test"] in (2, 4, 6)
     monkeypatch.setattr(text_rbm, "solve", None)
     assert records.same(text_rbm.run(config, results=tmp_path), whole)
+
+
+def test_what_the_stored_runs_say():
+    """The RBM's decoder and encoder under uniform bits are a cell of Table 2, and a better one than the printed."""
+    where = {"corpus": "20news", "bits": 8, "held_out": 0}
+    rbm, uniform = (records.load(text_rbm.STEM, prior=prior, **where) for prior in ("own", "uniform"))
+    assert [sorted(r.config["seed"] for r in some) for some in (rbm, uniform)] == [[0, 1, 2]] * 2
+    for part in ("train", "test"):
+        quantity = f"NELBO, {part}, 8 bits, 0 hidden layers, e1"
+        (printed,) = {float(target.paper) for target in targets() if target.quantity == quantity}
+        best = max(r.metrics[f"nll_{part}"] for r in uniform)
+        for one in rbm:
+            likelihood, elbo = one.metrics[f"nll_uniform_{part}"], one.metrics[f"nelbo_uniform_{part}"]
+            assert best < likelihood < elbo < printed - 5
+            assert elbo - likelihood < 0.5  # the encoder is nearly exact although the prior is another one
+            assert likelihood - one.metrics[f"nll_kept_{part}"] > 0.5  # which says that its prior is used
 
 
 @pytest.mark.parametrize(
