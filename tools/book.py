@@ -125,10 +125,11 @@ def refuse_bad_values(stem: str, profile: Path | None) -> None:
 
 
 def inputs_hash(stem: str, parameters: Path | None) -> str:
-    """Hash of what the notebook reads besides the package: source, parameters, its committed records."""
-    inputs = [NOTEBOOKS / f"{stem}.py", *([parameters] if parameters else [])]
-    records = ROOT / "results" / stem
-    return sources.tree_hash(*inputs, *([records] if records.is_dir() else []))
+    """Hash of what the notebook reads besides the package: source, parameters, printed numbers, records."""
+    inputs = [NOTEBOOKS / f"{stem}.py", *([parameters] if parameters else []), ROOT / "results" / "paper_values.csv"]
+    # of the whole section: sec4_3_text also reads sec4_3_rbm and sec4_3_words
+    records = sorted((ROOT / "results").glob(f"{stem.rpartition('_')[0]}_*"))
+    return sources.tree_hash(*inputs, *(path for path in records if path.is_dir()))
 
 
 def environment() -> str:
