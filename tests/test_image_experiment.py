@@ -242,6 +242,26 @@ def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsy
     assert not (folder / "other").exists()
 
 
+def test_what_the_records_of_the_photographs_say():
+    """Three seeds at 16 x 16 pixels: the ELBO rises, the pictures get worse, the decoder gets closer to affine."""
+    found = records.load(images.STEM, data="photographs", size=16)
+    (first,) = [r.metrics for r in found if r.config["stage"] == "encoder" and r.config["encoder"] == "diagonal"]
+    seeds: dict[str, dict[int, dict]] = {"joint_fixed": {}, "joint_learned": {}}
+    for record in found:
+        stage, kind, steps = (record.config[name] for name in ("stage", "encoder", "joint_steps"))
+        if stage in seeds and kind == "diagonal" and steps == 1200:
+            seeds[stage][record.config["seed"]] = record.metrics
+    assert set(seeds["joint_fixed"]) == set(seeds["joint_learned"]) == {0, 1, 2}
+    for joint in [*seeds["joint_fixed"].values(), *seeds["joint_learned"].values()]:
+        assert first["elbo"] < joint["elbo"] < joint["entropy_bound"]
+        assert joint["frechet_classifier"] > 100 * (first["frechet_classifier"] + first["frechet_classifier_spread"])
+        assert joint["affine_share_support"] > first["affine_share_support"] + 0.2
+    for seed, fixed in seeds["joint_fixed"].items():
+        learned = seeds["joint_learned"][seed]
+        assert learned["elbo"] > fixed["elbo"] + 10 * (learned["elbo_error"] + fixed["elbo_error"])
+        assert learned["sigma"] > fixed["sigma"] == pytest.approx(0.05)
+
+
 def test_needed_keeps_what_a_stage_uses():
     assert needed(SMOKE, "gan").gan_steps == SMOKE.gan_steps
     assert needed(SMOKE, "gan").sigma == Config().sigma
