@@ -143,7 +143,7 @@ def floor(corpora: Corpora, depth: int, dtype: torch.dtype) -> float:
     ::
 
         a step   2B rows × K words × H: logits, gradient of V, with hidden layers also that of h
-                 B × K × m: gradient of the first layer;   2B × K exponentials, summed;   Adam: 7 numbers a parameter
+                 2B × K exponentials, summed;   Adam: 7 numbers a parameter
         test     rows × K × H in float32 and their exponentials
     """
     n_words, width = corpora.train.n_words, WIDTH if depth else BITS
@@ -167,7 +167,6 @@ def floor(corpora: Corpora, depth: int, dtype: torch.dtype) -> float:
         product(rows, width, n_words, dtype)
         + product(n_words, rows, width, dtype)
         + (product(rows, n_words, width, dtype) if depth else 0.0)
-        + product(n_words, BATCH, BITS, dtype)
         + exponentials(rows, dtype)
         + seconds(lambda: state.add_(1.0))  # reads and writes each number: half as many as Adam touches
     )

@@ -18,14 +18,14 @@ import torch
 from efvae import records
 from efvae.data import newsgroups
 from efvae.data.synthetic import curved_law, harmonium_law, synthetic_text
-from efvae.estimators import ARM, DisARM, Estimator
+from efvae.estimators import ARM, DisARM, Estimator, Exact
 from efvae.records import Record
 from efvae.text.batches import Documents
 from efvae.text.evaluate import evaluate
-from efvae.text.model import ENCODERS, WIDTH, TextVAE
+from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH, TextVAE
 from efvae.text.retrieval import retrieval_metrics
 from efvae.text.training import Corpora, Phase, Run, train_together
-from efvae.train import Curve
+from efvae.train import Curve, TrainingError
 from efvae.word_counts import WordCounts, base_measure_floor
 
 __all__ = [
@@ -44,9 +44,11 @@ __all__ = [
 
 STEM = "sec4_3_text"
 CORPORA = ("20news", "harmonium", "curved")
-ESTIMATORS: dict[str, Callable[[int], Estimator]] = {"arm": ARM, "disarm": DisARM}
+ESTIMATORS: dict[str, Callable[[int], Estimator]] = {"arm": ARM, "disarm": DisARM, "exact": lambda _: Exact()}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+#: More bits than any hashing asks for; a word table has as many columns.
+MOST_BITS = 4096
 #: Fields that name a record's file.
 SHOW = ("bits", "d_hidden", "encoder", "estimator", "seed")
 #: Entries of a stored curve at most; a training run has one for each epoch.
@@ -62,10 +64,11 @@ class Config:
         bits: length m of the codes.
         encoder: ``e1``, linear on counts; ``e2``, two hidden layers on frequencies; ``e3``, linear on frequencies.
         d_hidden: hidden layers of the decoder.
-        estimator: ``arm``, as in the paper, or ``disarm``.
+        estimator: ``arm``, as in the paper; ``disarm``; ``exact``, all codes enumerated, up to 8 bits.
         seed: of first weights, order of the documents and codes drawn.
         epochs: with one pair of codes for each document.
-        epochs_many: after them, with ``samples_many`` pairs. A checkpoint of the first part serves for both.
+        epochs_many: after them, with ``samples_many`` pairs. A checkpoint of the first part serves for both, given the
+            same ``samples_many``.
         samples_many: pairs of codes in the second part.
         batch_size: documents in a step.
         learning_rate: of Adam.
@@ -106,6 +109,12 @@ class Config:
         for name, least in (low | {"vocabulary": 2, "held_out": 0}).items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)}")
+        if self.bits > MOST_BITS:
+            raise ValueError(f"bits must be at most {MOST_BITS}; got {self.bits}")
+        if self.estimator == "exact" and self.bits > LISTED_BITS:
+            raise ValueError(
+                f"estimator=exact enumerates all codes: bits must be at most {LISTED_BITS}; got {self.bits}"
+            )
         if self.d_hidden not in (0, 1, 2):
             raise ValueError(f"d_hidden must be 0, 1 or 2 hidden layers; got {self.d_hidden}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -209,19 +218,23 @@ def run_together(
 
     Raises:
         ValueError: cells that cannot be trained together.
+        efvae.train.TrainingError: some of them failed; the others have their records.
 
     Paper: sec-4-3, tab-2
     """
     found: dict[Config, Record] = {}
     if results is not None and not refresh:
         for config in configs:
-            known = records.find(STEM, config, results, _checksum(config))
+            known = records.find(STEM, config, results, data_sha256(config))
             if known is not None:
                 found[config] = known
-    for trained in solve([config for config in configs if config not in found], checkpoint, progress):
+    solved, error = _solve([config for config in configs if config not in found], checkpoint, progress)
+    for trained in solved:
         if results is not None:
             records.write(trained.record, results)
         found[next(c for c in configs if records.config_dict(c) == trained.record.config)] = trained.record
+    if error is not None:
+        raise error
     return [found[config] for config in configs]
 
 
@@ -237,12 +250,15 @@ def solve(
         nelbo_test_cross             each half of the test set at the epoch that the other half selects
         nelbo_held_out               lowest over the epochs, of held-out training documents; None without any
         nelbo_test_held_out          on test at that epoch
+        epoch_held_out, kl_test_held_out    that epoch, and the KL term on test there
         epoch_test, kl_test          the epoch of nelbo_test, and the KL term there
         nelbo_train_last, nelbo_test_last
         nelbo_train_base, nelbo_test_base   with the base measure: −ELBO of log p(x | l)
 
     Of the model at the selected epoch also those of :data:`efvae.text.evaluate.METRICS` (likelihood, gap and its parts,
-    distance to the consistent set) and of :func:`efvae.text.retrieval.retrieval_metrics`.
+    distance to the consistent set) and of :func:`efvae.text.retrieval.retrieval_metrics`; training documents are those
+    trained on, without the held-out ones. The seconds of a record are those of the training, that before an
+    interruption included; of cells trained together each has an equal share.
 
     Args:
         configs: the cells.
@@ -254,43 +270,59 @@ def solve(
 
     Paper: sec-4-3, tab-2, app-c2
     """
+    trained, error = _solve(configs, checkpoint, progress)
+    if error is not None:
+        raise error
+    return trained
+
+
+def _solve(
+    configs: Sequence[Config], checkpoint: Path | None, progress: Callable[[str], None] | None
+) -> tuple[list[Trained], TrainingError | None]:
+    """What could be trained, and the error of what could not."""
     if not configs:
-        return []
+        return [], None
     if len({together(config) for config in configs}) > 1:
         raise ValueError("cells trained together must agree in everything but bits, encoder, d_hidden, width and rate")
-    first = configs[0]
-    text = corpus(first)
+    first, text = configs[0], corpus(configs[0])
     deep = any(config.d_hidden for config in configs)
-    corpora = _documents(text, first, PRECISIONS[first.precision] if deep else None)
+    corpora, kept = _documents(text, first, PRECISIONS[first.precision] if deep else None)
     runs = [_run(config, text.train.n_words, checkpoint) for config in configs]
-    train_together(
-        runs,
-        corpora,
-        (
-            Phase(first.epochs, ESTIMATORS[first.estimator](1)),
-            Phase(first.epochs_many, ESTIMATORS[first.estimator](first.samples_many)),
-        ),
-        batch_size=first.batch_size,
-        order_seed=first.seed,
-        progress=_reporter(progress),
+    phases = (
+        Phase(first.epochs, ESTIMATORS[first.estimator](1)),
+        Phase(first.epochs_many, ESTIMATORS[first.estimator](first.samples_many)),
     )
-    floors = {name: float(base_measure_floor(getattr(text, name)).mean()) for name in ("train", "test")}
-    trained = []
-    for config, done in zip(configs, runs, strict=True):
-        metrics = _lowest(done.curve, floors)
-        metrics |= evaluate(done.best.eval(), text.train, text.test, seed=config.seed)
-        metrics |= retrieval_metrics(done.best, text.train, text.test)
-        record = records.make(
-            STEM,
-            config,
-            metrics,
-            _thinned(done.curve),
-            seconds=done.clock.seconds,
-            data_sha256=_checksum(config),
-            show=SHOW,
+    error = None
+    try:
+        train_together(
+            runs,
+            corpora,
+            phases,
+            batch_size=first.batch_size,
+            order_seed=first.seed,
+            progress=_reporter(first, progress),
         )
-        trained.append(Trained(record, done.best, done.model, text.train, text.test, text.vocabulary, text.names))
-    return trained
+    except TrainingError as caught:
+        error = caught
+    sound = [pair for pair in zip(configs, runs, strict=True) if pair[1].epoch == first.epochs + first.epochs_many]
+    return [_trained(config, done, text, kept) for config, done in sound], error
+
+
+def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trained:
+    floors = {"train": float(base_measure_floor(kept).mean()), "test": float(base_measure_floor(text.test).mean())}
+    metrics = _lowest(done.curve, floors)
+    metrics |= evaluate(done.best.eval(), kept, text.test, seed=config.seed)
+    metrics |= retrieval_metrics(done.best, kept, text.test)
+    record = records.make(
+        STEM,
+        config,
+        metrics,
+        _thinned(done.curve),
+        seconds=done.clock.seconds,
+        data_sha256=data_sha256(config),
+        show=SHOW,
+    )
+    return Trained(record, done.best, done.model, kept, text.test, text.vocabulary, text.names)
 
 
 def data_sha256(config: Config) -> str | None:
@@ -298,24 +330,22 @@ def data_sha256(config: Config) -> str | None:
 
     Own: own-text-training
     """
-    return _checksum(config)
-
-
-def _checksum(config: Config) -> str | None:
     return newsgroups.FILES.sha256 if config.corpus == "20news" else None
 
 
-def _documents(text: _Corpus, config: Config, precision: torch.dtype | None) -> Corpora:
+def _documents(text: _Corpus, config: Config, precision: torch.dtype | None) -> tuple[Corpora, WordCounts]:
+    """The documents in batches, and those that are trained on."""
     test = Documents(text.test)
     if not config.held_out:
-        return Corpora(Documents(text.train, precision), test)
+        return Corpora(Documents(text.train, precision), test), text.train
     n = text.train.n_documents
     if config.held_out >= n:
         raise ValueError(f"held_out must be less than the {n} training documents; got {config.held_out}")
     # one split for all cells, whatever their seed, so that they can be compared
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    kept, aside = order[config.held_out :].sort().values, order[: config.held_out].sort().values
-    return Corpora(Documents(text.train.select(kept), precision), test, Documents(text.train.select(aside)))
+    kept = text.train.select(order[config.held_out :].sort().values)
+    aside = text.train.select(order[: config.held_out].sort().values)
+    return Corpora(Documents(kept, precision), test, Documents(aside)), kept
 
 
 def _run(config: Config, n_words: int, checkpoint: Path | None) -> Run:
@@ -324,11 +354,11 @@ def _run(config: Config, n_words: int, checkpoint: Path | None) -> Run:
         precision = PRECISIONS[config.precision]
         model = TextVAE(n_words, config.bits, config.encoder, config.d_hidden, config.width, precision)
     # the second part goes on from where the first ended: one checkpoint for both
-    shared = records.config_dict(replace(config, epochs_many=0, samples_many=1))
-    digest = records.config_hash(STEM, shared, _checksum(config))
-    name = records.cell_name(STEM, shared, _checksum(config), SHOW)
+    shared = records.config_dict(replace(config, epochs_many=0))
+    digest = records.config_hash(STEM, shared, data_sha256(config))
+    name = records.cell_name(STEM, shared, data_sha256(config), SHOW)
     path = None if checkpoint is None else checkpoint / f"{name}.safetensors"
-    done = Run(model, config.seed, config.learning_rate, digest, path)
+    done = Run(model, config.seed, config.learning_rate, digest, path, name)
     if done.epoch > config.epochs + config.epochs_many:
         raise ValueError(
             f"checkpoint {path} has {done.epoch} epochs, more than the {config.epochs + config.epochs_many} asked for: "
@@ -353,6 +383,8 @@ def _lowest(curve: Curve, floors: dict[str, float]) -> dict[str, float | None]:
         "nelbo_test_cross": statistics.fmean(cross),
         "nelbo_held_out": None if held_out is None else curve["nelbo_held_out"][held_out],
         "nelbo_test_held_out": None if held_out is None else curve["nelbo_test"][held_out],
+        "epoch_held_out": None if held_out is None else curve["epoch"][held_out],
+        "kl_test_held_out": None if held_out is None else curve["kl_test"][held_out],
         "epoch_test": curve["epoch"][test],
         "kl_test": curve["kl_test"][test],
         "nelbo_train_last": curve["nelbo_train"][-1],
@@ -370,15 +402,20 @@ def _thinned(curve: Curve) -> Curve:
     return {name: [round(curve[name][index], 3) for index in kept] for name in curve}
 
 
-def _reporter(progress: Callable[[str], None] | None) -> Callable[[int, int, Sequence[Run]], None]:
+def _reporter(config: Config, progress: Callable[[str], None] | None) -> Callable[[int, int, Sequence[Run]], None]:
     """Lines with NELBO and time left; on a terminal each replaces the one before, else one in a while."""
     begun, printed, first = time.monotonic(), -math.inf, 0
+    # an epoch with many pairs takes as many times longer, but where codes are few enough to be listed
+    many = config.samples_many if 2**config.bits > 2 * config.batch_size else 1
+
+    def work(epoch: int) -> int:
+        return min(epoch, config.epochs) + many * max(epoch - config.epochs, 0)
 
     def report(epoch: int, epochs: int, runs: Sequence[Run]) -> None:
         nonlocal printed, first
         first = first or epoch  # a resumed run begins later
         now = time.monotonic()
-        left = (now - begun) / (epoch - first + 1) * (epochs - epoch)
+        left = (now - begun) / (work(epoch) - work(first - 1)) * (work(epochs) - work(epoch))
         state = runs[0].curve
         line = (
             f"epoch {epoch}/{epochs}  NELBO train {state['nelbo_train'][-1]:.1f} test {state['nelbo_test'][-1]:.1f}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from efvae.checkpoint import CheckpointError
 from efvae.records.origin import results_root
 from efvae.records.record import Record
 from efvae.values import TYPES, nearest, parse, shown
@@ -35,8 +36,8 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
         argv: the words, by default those of the command line.
 
     Returns:
-        The exit code: 0; 1 after a run that could not go on, such as one whose loss became NaN; 2 after bad input,
-        which is found before anything runs. Either is reported in one line.
+        The exit code: 0; 1 after a run that could not go on, such as one whose loss became NaN; 2 after bad input, a
+        checkpoint that cannot be used or written included. Either is reported in one line.
 
     Own: own-records
     """
@@ -47,12 +48,12 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
     try:
         values, options = _split(words, config_type, run)
         record = run(config_type(**values), **options)
-    except ValueError as error:  # RecordError is one
+    except (ValueError, CheckpointError) as error:  # RecordError is a ValueError
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and not type(error).__module__.startswith("efvae."):
-            raise  # not one of ours (TrainingError, CheckpointError): the traceback is wanted
+            raise  # not one of ours, such as TrainingError: the traceback is wanted
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{record.stem}/{record.cell}.json")

@@ -188,7 +188,7 @@ class _CodeTable(Function):
             both = (exponentials.t() @ (share * rows).to(dtype)).float() - batch.transposed(grad.t() @ rows)
             return None, both[:, :width], both[:, width], None, None
         rounded = grad.to(dtype)
-        # both terms from the same rounded weights: what they do to all logits of a code cancels as it should
+        # both terms from the same rounded weights, so that what they do to all logits of a code nearly cancels
         share = (rounded.float() @ batch.length / total)[:, None]
         residual = torch.addcmul(rounded @ _dense(batch), exponentials, -share.to(dtype))
         both = (residual.t() @ -rows.to(dtype)).float()

@@ -15,10 +15,13 @@ from efvae.text.batches import Batch, Documents
 from efvae.text.fused import code_costs, code_table, word_sums
 from efvae.word_counts import WordCounts
 
-__all__ = ["ENCODERS", "WIDTH", "TextVAE"]
+__all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE"]
 
 #: e1: linear on counts; e2: two hidden layers on frequencies; e3: linear on frequencies.
 ENCODERS = ("e1", "e2", "e3")
+
+#: Most bits whose codes are listed in training.
+LISTED_BITS = 8
 
 #: Units of a hidden layer, in encoder and decoder.
 WIDTH = 512
@@ -75,7 +78,7 @@ class TextVAE(nn.Module):
         self.writer, self.writer_bias = _table(n_words, last, fan_in=last)
         # codes few enough to be listed share their log-partitions among all documents
         self.codes: Tensor | None
-        self.register_buffer("codes", all_bits(bits).float() if bits <= 8 else None, persistent=False)
+        self.register_buffer("codes", all_bits(bits).float() if bits <= LISTED_BITS else None, persistent=False)
 
     def posterior(self, batch: Batch) -> Bernoulli:
         """q(z | x) of each document.
@@ -103,7 +106,8 @@ class TextVAE(nn.Module):
             if self.codes is None or len(self.codes) > z[..., 0].numel():
                 return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
             table = code_table(self._hidden(self.codes), self.writer, self.writer_bias, batch, self._products)
-            place = z.to(torch.int64) @ (2 ** torch.arange(self.bits - 1, -1, -1, device=z.device))
+            digits = 2 ** torch.arange(self.bits - 1, -1, -1, device=z.device)
+            place = (z.to(torch.int64) * digits).sum(-1)  # accelerators have no product of whole-number matrices
             return table.gather(0, place)
 
         return costs

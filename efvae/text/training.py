@@ -83,6 +83,7 @@ class Run:
         learning_rate: of Adam.
         fingerprint: what a resuming run must agree in.
         checkpoint: file to resume from if it exists, and to write to; None for none.
+        name: how messages call it.
 
     Raises:
         efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
@@ -97,7 +98,9 @@ class Run:
         learning_rate: float = 1e-3,
         fingerprint: str = "",
         checkpoint: Path | None = None,
+        name: str = "the model",
     ) -> None:
+        self.name = name
         self.model, self.best = model, copy.deepcopy(model)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
         self.generator = torch.Generator(model.writer.device).manual_seed(seed)
@@ -140,13 +143,13 @@ class Run:
 
         Own: own-text-training
         """
-        self.epoch += 1
         for name, value in entries.items():
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"{name} is {value} in epoch {self.epoch}: lower the learning rate "
+                    f"{self.name}: {name} is {value} in epoch {self.epoch + 1}: lower the learning rate "
                     f"({self.optimizer.param_groups[0]['lr']:g})"
                 )
+        self.epoch += 1
         if entries[criterion] < min(self.curve.get(criterion, [math.inf])):
             self.best.load_state_dict(self.model.state_dict())
         for name, value in {"epoch": float(self.epoch), **entries}.items():
@@ -172,51 +175,66 @@ def train_together(
         nelbo_test_even, _odd       of the documents with even and odd numbers
         nelbo_held_out              if there are held-out documents
 
-    The best model is that of the lowest ``nelbo_held_out`` if there is one, else of the lowest ``nelbo_test``.
+    The best model is that of the lowest ``nelbo_held_out`` if there is one, else of the lowest ``nelbo_test``. A run
+    that was killed between the checkpoints of two others is first trained up to them.
 
     Args:
-        runs: the models; all of them must have done the same number of epochs.
+        runs: the models.
         corpora: the documents.
         phases: what to do, one after the other.
         batch_size: documents in a step.
         order_seed: of the order of the documents.
         checkpoint_every: epochs between two checkpoints.
-        progress: called after each epoch with the number done, the number in all, and the runs.
+        progress: called after each epoch with the number done, the number in all, and the runs that did it.
 
     Raises:
-        TrainingError: a loss became NaN or infinite; the checkpoint on disk is still the last sound one.
-        ValueError: runs that have done different numbers of epochs.
+        TrainingError: the NELBO of some models became NaN or infinite; the others are trained to the end before, and
+            the checkpoints on disk are the last sound ones.
+        ValueError: fewer than two test documents: each half selects the epoch of the other.
 
     Paper: app-c2, sec-4-3
     """
+    if corpora.test.n_documents < 2:
+        raise ValueError(f"train_together: expected at least 2 test documents, got {corpora.test.n_documents}")
     plan = [phase.estimator for phase in phases for _ in range(phase.epochs)]
-    if len({run.epoch for run in runs}) > 1:
-        raise ValueError(
-            f"runs trained together must be at the same epoch, got {[run.epoch for run in runs]}: "
-            "resume them one by one"
-        )
     criterion = "nelbo_test" if corpora.held_out is None else "nelbo_held_out"
-    for epoch in range(runs[0].epoch, len(plan)):
+    failed: dict[int, TrainingError] = {}
+    for epoch in range(min(run.epoch for run in runs), len(plan)):
+        active = [run for run in runs if run.epoch == epoch]  # no failed one: it stays at the epoch before
+        if not active:
+            break
         started = time.monotonic()
-        totals = _epoch(runs, corpora.train, plan[epoch], batch_size, _order(corpora.train, order_seed, epoch))
-        for run, total in zip(runs, totals, strict=True):
-            nelbo, kl = evaluate(run.model, corpora.test, run.generator)
-            entries = {
-                "nelbo_train": float(total) / corpora.train.n_documents,
-                "nelbo_test": float(nelbo.mean()),
-                "nelbo_test_even": float(nelbo[0::2].mean()),
-                "nelbo_test_odd": float(nelbo[1::2].mean()),
-                "kl_test": float(kl.mean()),
-            }
-            if corpora.held_out is not None:
-                entries["nelbo_held_out"] = float(evaluate(run.model, corpora.held_out, run.generator)[0].mean())
-            run.enter(entries, criterion)
-        for run in runs:
-            run.clock.spend((time.monotonic() - started) / len(runs))
-            if run.epoch % checkpoint_every == 0 or run.epoch == len(plan):
+        order = _order(corpora.train, order_seed, epoch)
+        totals = _epoch(active, corpora.train, plan[epoch], batch_size, order)
+        for run, total in zip(active, totals, strict=True):
+            try:
+                run.enter(_entries(run, float(total) / corpora.train.n_documents, corpora), criterion)
+            except TrainingError as error:
+                failed[id(run)] = error
+        for run in active:
+            run.clock.spend((time.monotonic() - started) / len(active))
+            if id(run) not in failed and (run.epoch % checkpoint_every == 0 or run.epoch == len(plan)):
                 run.save()
-        if progress:
-            progress(epoch + 1, len(plan), runs)
+        sound = [run for run in active if id(run) not in failed]
+        if progress and sound:
+            progress(epoch + 1, len(plan), sound)
+    if failed:
+        raise TrainingError("; ".join(map(str, failed.values())))
+
+
+def _entries(run: Run, train: float, corpora: Corpora) -> dict[str, float]:
+    """An epoch of the curve."""
+    nelbo, kl = evaluate(run.model, corpora.test, run.generator)
+    entries = {
+        "nelbo_train": train,
+        "nelbo_test": float(nelbo.mean()),
+        "nelbo_test_even": float(nelbo[0::2].mean()),
+        "nelbo_test_odd": float(nelbo[1::2].mean()),
+        "kl_test": float(kl.mean()),
+    }
+    if corpora.held_out is not None:
+        entries["nelbo_held_out"] = float(evaluate(run.model, corpora.held_out, run.generator)[0].mean())
+    return entries
 
 
 @torch.no_grad()
