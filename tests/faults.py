@@ -124,7 +124,7 @@ def kill_at_random(
         if len(now) == len(expected) and trial.hits < kills:
             judge(trial, folder, expected)
             shutil.rmtree(folder / "results")
-            shutil.rmtree(folder / "work")
+            shutil.rmtree(folder / "scratch")
             seen = set()
     code, told, errors = sweeps.sweep(folder, *words)
     trial.lost += code != 0
@@ -259,11 +259,11 @@ def damaged_checkpoint(folder: Path) -> Trial:
     """A killed training has left a checkpoint, and it is cut in half."""
     trial, words = Trial(hits=1), [*REAL[:-1], "seed=0"]
     process = sweeps.start(folder, *words)
-    while process.poll() is None and not list((folder / "work").rglob("*.safetensors")):
+    while process.poll() is None and not list((folder / "scratch").rglob("*.safetensors")):
         time.sleep(0.005)
     process.kill()
     process.communicate()
-    for path in (folder / "work").rglob("*.safetensors"):
+    for path in (folder / "scratch").rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:200])
     _run(trial, folder, words, code=0, show="is damaged")
     trial.hits = 1

@@ -24,8 +24,8 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def start(folder: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
-    """`efvae sweep`, with results and work below a folder, in a process group of its own."""
-    where = ["--results", str(folder / "results"), "--work", str(folder / "work")]
+    """`efvae sweep`, with results and scratch below a folder, in a process group of its own."""
+    where = ["--results", str(folder / "results"), "--work", str(folder / "scratch")]
     return subprocess.Popen(
         [sys.executable, "-m", "efvae", "sweep", *where, *words],
         env=environment(**extra),
