@@ -94,6 +94,17 @@ def test_log_joint_is_two_normals():
         assert float(mine[k]) == pytest.approx(theirs, abs=1e-5)
 
 
+def test_nearly_all_posteriors_have_two_modes():
+    rule, _ = expectation_rule(NOISE)
+    line = latent_line(961)
+    joint = log_joint(curve(line.points)[:, None], torch.tensor(NOISE).double().log(), rule.points, line.points)
+    modes = ((joint[1:-1] > joint[:-2]) & (joint[1:-1] > joint[2:])).sum(0)
+    share = [float(rule.log_weights.exp()[modes == k].sum()) for k in (1, 2, 3)]
+    assert sum(share) == pytest.approx(1, abs=1e-5)
+    assert share[1] > 0.9
+    assert share[2] > 0.01
+
+
 # --- the encoder ---------------------------------------------------------------------------------------------------
 
 
@@ -165,15 +176,22 @@ def test_evaluate_against_the_oracles_of_the_library(rule):
     assert 0 < mine["bent"] < 1
 
 
-def test_bend_under_the_encoder_is_that_of_its_codes(rule):
-    vae = model(3)
-    weight, source = rule.log_weights.exp(), np.random.default_rng(0)
-    q = vae.posterior(rule.points[torch.multinomial(weight, 40000, replacement=True)])
-    k = torch.distributions.Categorical(logits=q.log_weight).sample()[:, None]
-    z = (q.mean + q.log_std.exp() * torch.tensor(source.standard_normal(q.mean.shape))).gather(1, k)
-    y = vae.decoder(z).numpy()
-    fit = np.linalg.lstsq(np.column_stack([np.ones(len(z)), z]), y, rcond=None)
-    assert evaluate(vae, rule)["bent_encoder"] == pytest.approx(fit[1].sum() / (len(y) * y.var(0).sum()), abs=0.02)
+def test_bends_are_those_of_draws_from_prior_and_encoder(rule):
+    """Regression on draws; q(z | x) = N(x1 + 1, 0.3²), so that the codes are far from the prior."""
+    line, weight = latent_line(), rule.log_weights.exp()
+    normal = torch.distributions.Normal(rule.points[:, 0] + 1, 0.3)
+    found = summarize(curve(line.points), torch.tensor(0.5).double().log(), normal.log_prob(line.points), rule, line)
+    source = torch.Generator().manual_seed(6)
+    x1 = rule.points[torch.multinomial(weight, 40000, replacement=True, generator=source), 0]
+    codes = {
+        "bent": torch.randn(40000, generator=source, dtype=torch.float64),
+        "bent_encoder": x1 + 1 + 0.3 * torch.randn(40000, generator=source, dtype=torch.float64),
+    }
+    for name, z in codes.items():
+        y = curve(z[:, None]).numpy()
+        fit = np.linalg.lstsq(np.column_stack([np.ones(len(z)), z]), y, rcond=None)
+        assert found[name] == pytest.approx(fit[1].sum() / (len(y) * y.var(0).sum()), abs=0.008)
+    assert abs(found["bent"] - found["bent_encoder"]) > 0.05
 
 
 @pytest.mark.parametrize(
@@ -401,3 +419,44 @@ def test_a_recorded_decoder_has_the_recorded_likelihood():
     joint = log_joint(mean[:, None], log_noise, rule.points, line.points) + line.log_weights[:, None]
     likelihood = float(rule.log_weights.exp() @ torch.logsumexp(joint, 0))
     assert likelihood == pytest.approx(row.metrics["log_likelihood_learned"], abs=1e-5)
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plots():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from efvae.plots import spiral as module
+
+    pyplot.switch_backend("Agg")
+    yield module
+    pyplot.close("all")
+
+
+def test_figures_show_what_they_are_given(plots):
+    z = latent_line().points[:, 0]
+    axis = torch.linspace(-3, 3, 11)
+    figure = plots.densities(
+        (axis, axis), [("a", torch.ones(11, 11), curve(z[:, None])), ("b", torch.ones(11, 11), None)], z
+    )
+    titled = [ax for ax in figure.axes if ax.get_title()]
+    assert [ax.get_title() for ax in titled] == ["a", "b"]
+    assert [len(ax.texts) for ax in titled] == [3, 0]
+    drawn = titled[0].lines[0].get_xydata()
+    assert np.abs(drawn - curve(z[z.abs() <= 2.5][:, None]).numpy()).max() < 1e-12
+    assert "density" in figure.axes[-1].get_xlabel()
+
+    column = {"step": [0, 2], "elbo": [-4, -3.0], "log_likelihood": [-3, -3.0], "bent": [0.9, 0.5], "noise": [0.6, 0.7]}
+    figure = plots.learning_curves(dict.fromkeys(spiral.STAGES, column), {"fixed": [column]}, {"truth": -2.9})
+    first, bend, noise = figure.axes
+    assert first.get_ylabel() == "nats"
+    assert [list(line.get_ydata()) for line in bend.lines if len(line.get_xdata()) == 2].count([0.9, 0.5]) == 5
+    assert {tuple(line.get_xdata()) for line in noise.lines if list(line.get_ydata()) == [0.6, 0.7]} == {
+        (0, 1), (1, 2), (2, 3)}  # fmt: skip
+
+    mean = curve(z[:, None])
+    figure = plots.coordinates(z, {"truth": (mean, 0 * mean)})
+    for k, ax in enumerate(figure.axes):
+        assert np.abs(ax.lines[0].get_ydata() - mean[z.abs() <= 3, k].numpy()).max() < 1e-12
+        assert np.abs(ax.lines[1].get_ydata()).max() == 0
