@@ -156,7 +156,8 @@ class ImageVAE(nn.Module):
             return Posterior(mean, 0.5 * scale)  # the network gives log-variances
         below = raw.new_zeros(len(raw), self.latent, self.latent)
         rows, columns = torch.tril_indices(self.latent, self.latent, -1, device=raw.device)
-        below[:, rows, columns] = raw[:, 2 * self.latent :]
+        # small at the first weights: the inverse of a triangle of n_z rows of size one grows exponentially in n_z
+        below[:, rows, columns] = raw[:, 2 * self.latent :] / self.latent
         return Posterior(mean, 0.5 * scale, below)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:

@@ -110,6 +110,17 @@ def test_a_full_covariance_is_a_normal_distribution():
         model.as_vae()
 
 
+def test_a_full_covariance_of_many_latents_starts_well_conditioned():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = dcgan.encoder(outputs(100, "full"), 32, 16)
+    x, z = torch.rand(8, 3, 16, 16, generator=source(1)) * 2 - 1, torch.randn(8, 100, generator=source(2))
+    with torch.no_grad():
+        q = ImageVAE(nn.Identity(), network, 100, 0.05, "full").posterior(x)
+    prior = Posterior(torch.zeros(8, 100), torch.zeros(8, 100))
+    assert (q.log_prob(z) > prior.log_prob(z) - 100).all()
+
+
 def test_the_yardstick_of_the_paper():
     assert entropy_bound(12288, 0.05) == pytest.approx(19375.6, abs=0.05)
 
