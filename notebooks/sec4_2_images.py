@@ -262,20 +262,26 @@ assert measured["joint_fixed"].metrics["elbo"] > measured["encoder"].metrics["el
 # %% [markdown]
 # ## What is recorded on photographs
 #
-# CelebA may not be redistributed. The photographs of fruit may. For each size and encoder that has been run: the stages, mean over the
+# CelebA may not be redistributed. The photographs of fruit may. For each size, encoder and length that has been run: the stages, mean over the
 # seeds of the joint stage and their standard deviation. *D*: Fréchet distance to samples of the truth in the features of a
 # classifier of the fruits, not FID; in the row of the encoder, whose decoder is the truth's, it is that between two samples of the
 # truth. *affine*: share of the decoder that an affine map explains on the encoder's codes. A stage without a row has not been run.
 
 # %%
-by_setting: dict[tuple[int, str], dict[str, list[records.Record]]] = {}
-for row in records.load(images.STEM, data="photographs", features="classifier"):
-    if row.config["stage"] != "gan":
-        kinds = by_setting.setdefault((row.config["size"], row.config["encoder"]), {})
+by_setting: dict[tuple[int, str, int], dict[str, list[records.Record]]] = {}
+recorded = records.load(images.STEM, data="photographs", features="classifier")
+starts = {(row.config["size"], row.config["encoder"]): row for row in recorded if row.config["stage"] == "encoder"}
+for row in recorded:
+    if row.config["stage"].startswith("joint"):
+        pixels, encoder = row.config["size"], row.config["encoder"]
+        kinds = by_setting.setdefault((pixels, encoder, row.config["joint_steps"]), {})
         kinds.setdefault(row.config["stage"], []).append(row)
-for (pixels, encoder), kinds in sorted(by_setting.items()):
+        kinds["encoder"] = [starts[pixels, encoder]]
+for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
     any_row = next(iter(kinds.values()))[0]
-    print(f"{pixels} × {pixels}, {encoder} encoder; bound {any_row.metrics['entropy_bound']:.1f} nats")
+    print(
+        f"{pixels} × {pixels}, {encoder} encoder, {steps} joint steps; bound {any_row.metrics['entropy_bound']:.1f} nats"
+    )
     print(f"  {'':14}seeds {'ELBO':>14} {'D':>12} {'σ_d':>7} {'affine':>8} {'active':>7}")
     for stage in ("encoder", "joint_fixed", "joint_learned"):
         found = kinds.get(stage, [])
@@ -309,8 +315,8 @@ if not by_setting:
 
 # %%
 def recorded_picture(stage: str) -> torch.Tensor | None:
-    sizes = sorted((pixels for pixels, encoder in by_setting if encoder == "diagonal"), reverse=True)
-    for row in by_setting[(sizes[0], "diagonal")].get(stage, []) if sizes else []:
+    complete = [key for key, kinds in by_setting.items() if key[1] == "diagonal" and len(kinds) == 3]
+    for row in by_setting[max(complete)][stage] if complete else []:
         path = picture_path(records.results_root() / images.STEM, row.cell)
         if path.is_file():
             return read_picture(path)
