@@ -260,6 +260,12 @@ def test_what_the_records_of_the_photographs_say():
         learned = seeds["joint_learned"][seed]
         assert learned["elbo"] > fixed["elbo"] + 10 * (learned["elbo_error"] + fixed["elbo_error"])
         assert learned["sigma"] > fixed["sigma"] == pytest.approx(0.05)
+        assert learned["frechet_classifier"] < fixed["frechet_classifier"]  # not the order of Table 1, as the page says
+    (longer,) = [r.metrics for r in found if r.config["joint_steps"] == 3600]
+    for short in [*seeds["joint_fixed"].values(), *seeds["joint_learned"].values()]:
+        assert short["converged"] == longer["converged"] == 1
+        for name in ("elbo", "frechet_classifier", "sigma"):
+            assert longer[name] > short[name], "the longer joint training goes on in the same direction"
 
 
 def test_needed_keeps_what_a_stage_uses():
