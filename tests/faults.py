@@ -145,7 +145,8 @@ def _run(trial: Trial, folder: Path, words: Sequence[str], *, code: int, show: s
     found, told, errors = sweeps.sweep(folder, *words, **extra)
     lines = (told + errors).replace(str(folder), "…").splitlines()
     line = next((line for line in reversed(lines) if show in line), "")
-    trial.line = re.sub(r"\s*\(log: .*\)", "", line).strip() or trial.line
+    line = re.sub(r"\s*\(log: .*\)", "", line).strip()
+    trial.line = re.sub(r"\S{20,}", lambda word: f"…{word[0][-18:]}", line) or trial.line  # long paths make wide tables
     trial.wrong += (found != code) + (not line)
     trial.hits += 1
 
