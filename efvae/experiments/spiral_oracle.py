@@ -62,7 +62,7 @@ def ascend(
     Args:
         rule: expectation under the truth.
         noise: σ of the truth.
-        learn_noise: whether σ_d follows, by σ_d² = ½ E_q |x − μ_d(z)|².
+        learn_noise: whether σ_d follows, by ``σ_d² = ½ E_q |x − μ_d(z)|²``.
         iterations: most of them; with 0 only the encoders are found.
         tolerance: stop when an iteration gains less, in nats.
         line: rule for the integral over z.

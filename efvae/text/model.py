@@ -17,7 +17,7 @@ from efvae.word_counts import WordCounts
 
 __all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE"]
 
-#: e1: linear on counts; e2: two hidden layers on frequencies; e3: linear on frequencies.
+#: Linear on counts (e1), two hidden layers on frequencies (e2), linear on frequencies (e3).
 ENCODERS = ("e1", "e2", "e3")
 
 #: Most bits whose codes are listed in training.
