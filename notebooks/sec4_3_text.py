@@ -360,7 +360,7 @@ for name, cells in stored.items():
             exact = bool(gaps[0])
             if not exact:
                 whole, fitted = (text_table.values(found, f"{metric}_ais_test") for metric in ("gap", "gap_fitted"))
-                gaps = [whole, fitted, [a - b for a, b in zip(whole, fitted, strict=True)]]
+                gaps = [whole, fitted, [a - b for a, b in zip(whole, fitted, strict=False)]]
             others = ("distance_documents_test", "precision_at_100", "precision_at_100_median")
             forms = ("7.1f", "10.3f", "7.3f")
             shown = [number(values, "6.2f" if exact else "6.1f") for values in gaps]
