@@ -257,7 +257,8 @@ print(text_table.told(rows["full"]))
 # ## Table 2, its 1-sample part
 #
 # The first 1000 of the 1500 epochs, which is what could be computed for more than 8 bits without a GPU. The printed numbers are those of the whole
-# training, so that a number of ours may lie above: where a miss in training is due to the epochs that are left out, the NELBO is still falling at the end.
+# training, so that a number of ours may lie above. For each miss the change over the last epochs is given: where the NELBO is still falling at the end, the epochs that are left out are at least part of
+# the reason. Whether they are all of it is open until they are run.
 
 # %%
 print(text_table.PROTOCOLS["one-sample"].name)
