@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from efvae.checkpoint import CheckpointError
 from efvae.records.origin import results_root
 from efvae.records.record import Record
 from efvae.values import TYPES, nearest, parse, shown
@@ -48,14 +47,14 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
     try:
         values, options = _split(words, config_type, run)
         record = run(config_type(**values), **options)
-    except (ValueError, CheckpointError) as error:  # RecordError is a ValueError
+    except ValueError as error:  # RecordError is one
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and not type(error).__module__.startswith("efvae."):
             raise  # not one of ours, such as TrainingError: the traceback is wanted
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if type(error).__module__ == "efvae.checkpoint" else 1  # by name: importing it would take torch
     print(f"{record.stem}/{record.cell}.json")
     for name, value in record.metrics.items():
         print(f"  {name} = {value}")
