@@ -141,7 +141,13 @@ RANGE = st.tuples(st.integers(), st.integers()).map(lambda pair: f"{pair[0]}:{pa
 VALUE = (
     TEXT | RANGE | st.lists(TEXT | RANGE, max_size=3).map(",".join) | st.sampled_from(["fine", "true", "0:3", "1e-3"])
 )
-QUIET = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# The same examples each time: what a longer search finds is pinned below, so that no run fails by luck.
+QUIET = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture
@@ -168,6 +174,7 @@ KEYS = st.sampled_from(["kind", "seed", "team", "rate", "sizes", "joint", "secon
 @example(["sizes=" + "1," * 5000])
 @example(["seed=\ud800"])
 @example(["--"])
+@example(["\x1f=", "\x1f="])
 def test_no_word_of_a_sweep_ends_in_a_traceback(faulty, tmp_path, capsys, words):
     words = [word for word in words if not word.startswith("-")]  # these are argparse's own
     grid = ["--grid", *words] if words else []

@@ -195,7 +195,7 @@ def cells_of(found: Experiment, grids: Sequence[Mapping[str, Sequence[str]]], wo
         if not equals:
             raise UsageError(f"expected key=v1,v2 or key=first:end; got {shown(word)}")
         if name in typed:
-            raise UsageError(f"key {shown(name)} is given twice: write {name}=v1,v2")
+            raise UsageError(f"key {shown(name)} is given twice: give it once, with its values separated by commas")
         typed[name] = [text]
     cells: dict[str, Cell] = {}
     for grid in grids or [{}]:
