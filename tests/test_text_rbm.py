@@ -245,7 +245,10 @@ def test_the_kept_model_is_the_best_on_held_out_documents_if_there_are_any(parts
 def test_a_killed_run_goes_on_and_a_known_one_is_not_repeated(tmp_path, monkeypatch):
     config = replace(QUICK, epochs=6, evaluate_every=2)
     whole = text_rbm.solve(config).record
-    path = tmp_path / "rbm.safetensors"
+    folder = tmp_path / "checkpoints"
+    text_rbm.run(config, checkpoint=folder)
+    (path,) = folder.iterdir()  # where a run keeps its checkpoint
+    path.unlink()
 
     def kill(step, curve):
         if len(curve["step"]) == 2:
@@ -253,7 +256,9 @@ def test_a_killed_run_goes_on_and_a_known_one_is_not_repeated(tmp_path, monkeypa
 
     with pytest.raises(KeyboardInterrupt):
         text_rbm.solve(config, path, kill)
-    again = text_rbm.run(config, results=tmp_path, checkpoint=path)
+    other = replace(config, prior="uniform")
+    assert records.same(text_rbm.run(other, checkpoint=folder), text_rbm.solve(other).record)  # not this one's
+    again = text_rbm.run(config, results=tmp_path, checkpoint=folder)
     assert records.same(again, whole)
     assert whole.curve["epoch"] == [2, 4, 6]
     assert whole.metrics["epoch_test"] in (2, 4, 6)

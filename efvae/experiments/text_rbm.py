@@ -27,9 +27,11 @@ from efvae.text.retrieval import CodeModel, retrieval_metrics
 from efvae.train import Curve, TrainConfig, fit
 from efvae.word_counts import WordCounts, base_measure_floor, log_saturated
 
-__all__ = ["STEM", "Config", "Solution", "run", "solve"]
+__all__ = ["STEM", "Config", "Solution", "data_sha256", "run", "solve"]
 
 STEM = "sec4_3_rbm"
+#: Fields that name a record's file.
+SHOW = ("prior", "bits", "held_out", "seed")
 #: Share of the learning rate that is left at the last step.
 FINAL_RATE = 0.01
 #: Documents that a query looks at.
@@ -185,8 +187,8 @@ def solve(
         metrics,
         {name: [round(value, 3) for value in values] for name, values in curve.items()},
         seconds=time.monotonic() - started,
-        data_sha256=_checksum(config),
-        show=("prior", "bits", "held_out", "seed"),
+        data_sha256=data_sha256(config),
+        show=SHOW,
     )
     return Solution(record, kept, found.train, found.test)
 
@@ -200,7 +202,7 @@ def run(
         config: the cell.
         results: folder of records to look in and to write to; None computes and stores nothing.
         refresh: compute although the record exists.
-        checkpoint: file for a checkpoint; a killed run continues from there.
+        checkpoint: folder for checkpoints, a file for each configuration; a killed run continues from there.
 
     Raises:
         efvae.train.TrainingError: the loss became NaN or infinite.
@@ -210,16 +212,21 @@ def run(
     Own: own-text-rbm
     """
     if results is not None and not refresh:
-        known = records.find(STEM, config, results, _checksum(config))
+        known = records.find(STEM, config, results, data_sha256(config))
         if known is not None:
             return known
-    record = solve(config, checkpoint).record
+    name = records.cell_name(STEM, records.config_dict(config), data_sha256(config), SHOW)
+    record = solve(config, None if checkpoint is None else checkpoint / f"{name}.safetensors").record
     if results is not None:
         records.write(record, results)
     return record
 
 
-def _checksum(config: Config) -> str | None:
+def data_sha256(config: Config) -> str | None:
+    """Checksum of the corpus of a cell, None if it is made on the spot; ``efvae sweep`` finds records by it.
+
+    Own: own-text-rbm
+    """
     return newsgroups.FILES.sha256 if config.corpus == "20news" else None
 
 
