@@ -20,7 +20,7 @@ from efvae.word_counts import WordCounts
 DOCUMENTS, WORDS, DISTINCT, K, QUERIES, ROUNDS = 11269, 10000, 116, 100, 512, 9
 
 
-def _documents(n: int, generator: torch.Generator) -> WordCounts:
+def random_documents(n: int, generator: torch.Generator) -> WordCounts:
     """As many distinct words as a document has on average, drawn by Zipf's law."""
     rank = torch.arange(1, WORDS + 1, dtype=torch.float64)
     words = torch.multinomial((1 / rank).expand(n, WORDS), DISTINCT, generator=generator).sort(1).values
@@ -68,7 +68,7 @@ def main() -> None:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     ways = {name: way for bits in (8, 64) for name, way in _ways(bits, generator).items()}
-    corpus = _documents(DOCUMENTS, generator), _documents(QUERIES, generator)
+    corpus = random_documents(DOCUMENTS, generator), random_documents(QUERIES, generator)
     ways["cosine of word counts, 64 queries together"] = lambda: _words(*corpus)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS + 1):

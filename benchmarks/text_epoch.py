@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.retrieval import random_documents
 from efvae import records
 from efvae.data.cache import DataError
 from efvae.data.newsgroups import load_newsgroups
@@ -53,15 +54,8 @@ def corpus() -> tuple[WordCounts, WordCounts, str]:
         return news.train, news.test, "20 Newsgroups"
     except DataError:
         generator = torch.Generator().manual_seed(0)
-        made = [_documents(n, generator) for n in (11269, 7505)]
+        made = [random_documents(n, generator) for n in (11269, 7505)]
         return made[0], made[1], "random documents of the size of 20 Newsgroups"
-
-
-def _documents(n: int, generator: torch.Generator, n_words: int = 10000, distinct: int = 116) -> WordCounts:
-    weights = (1 / torch.arange(1, n_words + 1, dtype=torch.float64)).expand(n, n_words)
-    words = torch.multinomial(weights, distinct, generator=generator).sort(1).values.flatten().int()
-    smoothing = torch.full((n_words,), 1 / n_words, dtype=torch.float64)
-    return WordCounts(torch.arange(n + 1) * distinct, words, torch.ones(len(words)), smoothing, torch.zeros(n).long())
 
 
 class Usual:
@@ -104,9 +98,12 @@ class Usual:
             loss.backward()
             self.optimizer.step()
             monitored += loss.item()
-        with torch.no_grad():
-            nelbos = [self.nelbo(x, saturated, sample_only=True) for x, saturated in self.test]
-        return float(torch.cat(nelbos).mean())
+        return self.test_nelbo()
+
+    @torch.no_grad()
+    def test_nelbo(self) -> float:
+        """From one code for each document."""
+        return float(torch.cat([self.nelbo(x, s, sample_only=True) for x, s in self.test]).mean())
 
 
 class Fast:
@@ -214,7 +211,7 @@ def quality(_: int, dtype: torch.dtype) -> dict[str, float]:
         for _ in range(QUALITY_EPOCHS):
             usual.epoch()
             fast.epoch()
-        reached["usual"].append(_precise(usual, test))
+        reached["usual"].append(usual.test_nelbo())
         reached["fast"].append(float(evaluate(fast.runs[0].model, corpora.test)[0].mean()))
     difference = statistics.fmean(reached["fast"]) - statistics.fmean(reached["usual"])
     error = math.sqrt(sum(statistics.variance(values) for values in reached.values()) / QUALITY_SEEDS)
@@ -225,11 +222,6 @@ def quality(_: int, dtype: torch.dtype) -> dict[str, float]:
         "standard_error": error,
         "z": difference / error,
     }
-
-
-def _precise(usual: Usual, test: WordCounts) -> float:
-    with torch.no_grad():
-        return float(torch.cat([usual.nelbo(x, s, sample_only=True) for x, s in usual.test]).mean())
 
 
 PARTS: dict[str, Callable[[int, torch.dtype], dict[str, float]]] = {

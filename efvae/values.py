@@ -11,10 +11,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["TYPES", "Range", "convert", "nearest", "parse", "parse_range"]
+__all__ = ["TYPES", "Range", "check_fields", "convert", "nearest", "parse", "parse_range"]
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Scalar]
@@ -31,6 +31,39 @@ _EXPECTED = {
     "list[float]": "finite numbers separated by commas, such as 0.1,1e-3",
     "list[str]": "texts separated by commas, such as a,b",
 }
+
+
+def check_fields(
+    config: object,
+    *,
+    choices: Mapping[str, Iterable[object]] | None = None,
+    least: Mapping[str, int] | None = None,
+    positive: Sequence[str] = (),
+) -> None:
+    """Refuse a configuration with a value out of its range.
+
+    Args:
+        config: an instance of a dataclass.
+        choices: allowed values of some fields.
+        least: smallest value of some whole numbers; all of them are below 2**31.
+        positive: fields that are positive, finite numbers.
+
+    Raises:
+        ValueError: the first that is wrong, in one line.
+
+    Own: own-run
+    """
+    for name, allowed in (choices or {}).items():
+        if (value := getattr(config, name)) not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    for name, low in (least or {}).items():
+        if (value := getattr(config, name)) < low:
+            raise ValueError(f"{name} must be a whole number of at least {low}; got {value}")
+        if value >= 2**31:
+            raise ValueError(f"{name} must be below 2**31; got {value}")
+    for name in positive:
+        if not ((value := getattr(config, name)) > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a positive number; got {value}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,25 @@ def test_finished_stages_are_not_computed_again(learned, folder, monkeypatch):
     assert images.run(SMOKE, results=folder / "results") == learned.records["joint_learned"]
 
 
+def test_a_refresh_that_is_killed_loses_no_record(learned, folder, tmp_path, monkeypatch):
+    shutil.copytree(folder / "results", tmp_path / "results")
+    path = tmp_path / "results" / images.STEM / f"{learned.records['joint_learned'].cell}.json"
+    before = path.read_bytes()
+    options = {"results": tmp_path / "results", "checkpoint": folder / "checkpoints", "refresh": True}
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measures, "latents_in_use", kill)
+        with pytest.raises(KeyboardInterrupt):
+            images.run(SMOKE, **options)
+    assert path.read_bytes() == before
+    again = images.run(SMOKE, **options)
+    assert records.same(again, learned.records["joint_learned"])
+    assert path.read_bytes() != before  # measured at another time
+
+
 def test_a_killed_run_resumes_to_the_same_record(learned, folder, tmp_path, monkeypatch):
     """Killed in the GAN, in the encoder's and in the joint training: the record is that of a run that was not."""
     config = dataclasses.replace(SMOKE, gan_steps=20, encoder_steps=15, joint_steps=15, eval_images=64, eval_elbo=64)
@@ -179,7 +199,7 @@ def test_a_row_of_pictures_survives_its_file(tmp_path):
 
 
 def refused(words, capsys, code=2) -> str:
-    assert images.main(words) == code
+    assert records.main(images.Config, images.run, words) == code
     line = capsys.readouterr().err.strip()
     assert "\n" not in line
     return line

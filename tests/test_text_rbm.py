@@ -21,6 +21,7 @@ from efvae.scoreboard import targets
 from efvae.text import listed
 from efvae.text.batches import Documents
 from efvae.text.rbm import TextRBM
+from efvae.text.selection import lowest
 from efvae.word_counts import WordCounts, base_measure_floor
 
 LENGTHS = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
@@ -221,7 +222,7 @@ def test_the_selected_epochs_of_a_curve():
         "epoch": [2.0, 4.0, 6.0], "nll_train": [9.0, 7.0, 8.0], "nll_test": [6.0, 5.0, 5.5],
         "nll_test_even": [6.0, 5.0, 4.0], "nll_test_odd": [6.5, 6.0, 7.0], "nll_held_out": [3.0, 4.0, 5.0],
     }  # fmt: skip
-    found = text_rbm._lowest(curve, {"train": 10.0, "test": 20.0})
+    found = lowest(curve, "nll", {"train": 10.0, "test": 20.0})
     assert found["nll_test_cross"] == (5.0 + 7.0) / 2  # even at the epoch of odd, 4; odd at the epoch of even, 6
     expected = {"nll_train": 7, "nll_test": 5, "epoch_test": 4, "nll_held_out": 3, "nll_test_held_out": 6,
                 "nll_train_last": 8, "nll_test_last": 5.5, "nll_train_base": 17, "nll_test_base": 25}  # fmt: skip

@@ -390,6 +390,23 @@ def test_the_time_left_counts_pairs_of_codes(monkeypatch):
     assert [line.split()[-3] for line in lines] == ["21.0", "20.0", "10.0", "0.0"]
 
 
+def test_what_cannot_be_used_or_written_is_one_line_and_exit_code_2(tmp_path, capsys):
+    words = [f"{name}={value}" for name, value in dataclasses.asdict(CONFIG).items()]
+    options = ["--results", str(tmp_path / "results"), "--checkpoint", str(tmp_path / "checkpoints")]
+    assert records.main(text.Config, text.run, [*words, *options]) == 0
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    capsys.readouterr()
+    assert records.main(text.Config, text.run, [*words, *options, "--refresh"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    options[3] = str(tmp_path / "file" / "below")  # no folder can be made there
+    assert records.main(text.Config, text.run, [*words, *options, "--refresh"]) == 2
+    assert "cannot write the checkpoint" in capsys.readouterr().err.splitlines()[-1]
+    assert records.main(text.Config, text.run, [*words, f"seed={10**30}"]) == 2
+    assert "seed must be below 2**31" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -5,7 +5,6 @@ Run one cell of it with ``python -m efvae.experiments.artificial encoder=factori
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from efvae.models import VAE, CategoricalOver, Conditional
 from efvae.networks import mlp
 from efvae.records import Record
 from efvae.train import Curve, TrainConfig, fit
+from efvae.values import check_fields
 
 __all__ = ["ENCODERS", "STEM", "Config", "Solution", "run", "solve"]
 
@@ -72,15 +72,12 @@ class Config:
     width: int = 64
 
     def __post_init__(self) -> None:
-        if self.encoder not in ENCODERS:
-            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}; got {self.encoder!r}")
-        for name in ("distance", "sigma", "learning_rate"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a positive number; got {value}")
-        for name, low in (("seed", 0), ("pretrain_steps", 1), ("joint_steps", 1), ("batch_size", 1), ("width", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be a whole number of at least {low}; got {getattr(self, name)}")
+        check_fields(
+            self,
+            choices={"encoder": ENCODERS},
+            least={"seed": 0, "pretrain_steps": 1, "joint_steps": 1, "batch_size": 1, "width": 1},
+            positive=("distance", "sigma", "learning_rate"),
+        )
 
 
 @dataclass(frozen=True)
@@ -164,14 +161,7 @@ def run(
 
     Paper: sec-4-1, app-c1
     """
-    if results is not None and not refresh:
-        known = records.find(STEM, config, results)
-        if known is not None:
-            return known
-    record = solve(config, checkpoint).record
-    if results is not None:
-        records.write(record, results)
-    return record
+    return records.stored(STEM, config, lambda: solve(config, checkpoint).record, results=results, refresh=refresh)
 
 
 def _train(config: Config, rule: Rule, checkpoint: Path | None) -> tuple[VAE, dict[str, float], Curve]:

@@ -121,10 +121,10 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
 
     Paper: case-mrf, app-b
     """
-    if results is not None and not refresh:
-        known = records.find(STEM, config, results)
-        if known is not None:
-            return known
+    return records.stored(STEM, config, lambda: _compute(config), results=results, refresh=refresh)
+
+
+def _compute(config: Config) -> Record:
     started = time.monotonic()
     vae, rule, x, weights = random_vae(config)
     table = log_joint(vae, x, rule)
@@ -140,11 +140,8 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
             trained = with_encoder(vae, make, config.pixels, statistic.shape[1], depth, config.seed, config.width)
             train_encoder(trained, x, weights, rule, config.evaluations)
             metrics[f"amortization_{name}_{network}"] = gap_parts(trained, x, weights, rule, free).amortization
-    record = records.make(STEM, config, metrics, {}, seconds=time.monotonic() - started,
-                          show=("pixels", "group_1", "group_2", "seed"))  # fmt: skip
-    if results is not None:
-        records.write(record, results)
-    return record
+    return records.make(STEM, config, metrics, {}, seconds=time.monotonic() - started,
+                        show=("pixels", "group_1", "group_2", "seed"))  # fmt: skip
 
 
 if __name__ == "__main__":

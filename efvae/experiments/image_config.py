@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 
 from efvae import records
@@ -14,6 +13,7 @@ from efvae.data.images import Images, load_folder, load_photographs
 from efvae.data.synthetic_images import ellipse_images
 from efvae.dcgan import SIZES
 from efvae.image_vae import ENCODERS
+from efvae.values import check_fields
 
 __all__ = ["DATA", "STAGES", "STEM", "Config", "fingerprint", "load_images", "needed"]
 
@@ -91,18 +91,10 @@ class Config:
     def __post_init__(self) -> None:
         choices = {"data": DATA, "stage": STAGES, "encoder": ENCODERS, "features": FEATURES, "precision": PRECISIONS,
                    "on_bad": ("stop", "skip"), "size": SIZES}  # fmt: skip
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {getattr(self, name)!r}")
         least = {"seed": 0, "truth_seed": 0, "latent": 1, "width": 1, "batch_size": 2, "feature_steps": 1,
                  "gan_steps": 1, "encoder_steps": 1, "joint_steps": 1, "eval_images": 16, "eval_elbo": 16}  # fmt: skip
-        for name, low in least.items():
-            if not low <= getattr(self, name) < 2**31:
-                raise ValueError(f"{name} must be a whole number of at least {low}; got {getattr(self, name)}")
-        for name in ("sigma", "gan_rate", "encoder_rate", "joint_rate"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a positive number; got {value}")
+        positive = ("sigma", "gan_rate", "encoder_rate", "joint_rate")
+        check_fields(self, choices=choices, least=least, positive=positive)
 
 
 def needed(config: Config, stage: str | None = None) -> Config:

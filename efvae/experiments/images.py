@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 
 from efvae import records
-from efvae.checkpoint import CheckpointError
 from efvae.data.images import Images
 from efvae.experiments import image_measures as measures
 from efvae.experiments.image_config import STAGES, STEM, Config, fingerprint, load_images, needed
@@ -45,9 +44,9 @@ from efvae.experiments.image_truth import Truth, chosen_look, empty_generator, t
 from efvae.image_vae import ImageVAE, entropy_bound
 from efvae.metrics.frechet import distance, moments
 from efvae.records import Record
-from efvae.train import Curve, TrainingError
+from efvae.train import Curve
 
-__all__ = ["STAGES", "STEM", "Config", "Solution", "main", "run", "solve"]
+__all__ = ["STAGES", "STEM", "Config", "Solution", "run", "solve"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,9 @@ class Solution:
     images: Images
 
 
-def solve(config: Config, checkpoint: Path | None = None, results: Path | None = None) -> Solution:
+def solve(
+    config: Config, checkpoint: Path | None = None, results: Path | None = None, *, refresh: bool = False
+) -> Solution:
     """Compute a stage and those it rests on.
 
     Metrics, in nats per image unless the name says another unit; ``D`` is ``fid`` or ``frechet_classifier``::
@@ -90,6 +91,7 @@ def solve(config: Config, checkpoint: Path | None = None, results: Path | None =
         config: the cell.
         checkpoint: folder of models of finished stages and of states to resume from.
         results: folder of records; those that are missing are written as soon as they are known.
+        refresh: the record of the config's own stage is measured again and replaced.
 
     Raises:
         efvae.data.cache.DataError: the images are not there, or wrong.
@@ -100,7 +102,7 @@ def solve(config: Config, checkpoint: Path | None = None, results: Path | None =
     Paper: sec-4-2, tab-1
     """
     images = load_images(config)
-    run = _Run(config, images, checkpoint, results)
+    run = _Run(config, images, checkpoint, results, again=config.stage if refresh else None)
     truth = run.truth()
     vaes = {}
     if config.stage != "gan":
@@ -123,20 +125,20 @@ def run(
 
     Paper: sec-4-2, tab-1
     """
-    if results is not None:
-        own = needed(config)
-        known = records.find(STEM, own, results, load_images(config).sha256)
-        if known is not None and not refresh:
-            return known
+    if results is not None and not refresh:
+        known = records.find(STEM, needed(config), results, load_images(config).sha256)
         if known is not None:
-            (results / STEM / f"{known.cell}.json").unlink()
-    return solve(config, checkpoint, results).records[config.stage]
+            return known
+    return solve(config, checkpoint, results, refresh=refresh).records[config.stage]
 
 
 class _Run:
     """Images, their features, the store; each stage is computed when it is asked for, and then measured."""
 
-    def __init__(self, config: Config, images: Images, checkpoint: Path | None, results: Path | None) -> None:
+    def __init__(
+        self, config: Config, images: Images, checkpoint: Path | None, results: Path | None, again: str | None
+    ) -> None:
+        self.again = again
         self.config, self.images, self.store, self.results = config, images, Store(checkpoint), results
         self.records: dict[str, Record] = {}
         # the classifier depends on the images alone: models of any width are measured by the same one
@@ -216,7 +218,9 @@ class _Run:
         picture: Callable[[], Tensor] | None = None,
     ) -> None:
         config, data = needed(self.config, stage), self.images.sha256
-        known = None if self.results is None else records.find(STEM, config, self.results, data)
+        known = None
+        if self.results is not None and stage != self.again:
+            known = records.find(STEM, config, self.results, data)
         if known is not None:
             self.records[stage] = known
             return
@@ -278,17 +282,5 @@ _SHOWN = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one cell from the command line; bad input and a checkpoint that does not fit are one line and exit code 2.
-
-    Paper: sec-4-2
-    """
-    try:
-        return records.main(Config, run, argv)
-    except (CheckpointError, TrainingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, CheckpointError) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(records.main(Config, run))

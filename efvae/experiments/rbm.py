@@ -5,7 +5,6 @@ Run one cell of it with ``python -m efvae.experiments.rbm model=vae latent=8 dec
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from efvae.experiments.rbm_training import ENUMERABLE, evaluate, train
 from efvae.harmonium import Harmonium
 from efvae.models import VAE
 from efvae.records import Record
+from efvae.values import check_fields
 
 __all__ = ["MODELS", "STEM", "Config", "Solution", "data_sha256", "run", "solve"]
 
@@ -70,16 +70,12 @@ class Config:
     def __post_init__(self) -> None:
         choices = {"model": MODELS, "decoder": ("affine", "mlp"), "encoder": ("affine", "mlp"),
                    "prior": ("uniform", "bits")}  # fmt: skip
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        check_fields(self, choices=choices, positive=("learning_rate",))
         most = {"threshold": BRIGHTEST} | ({} if self.model == "rbm-pcd" else {"latent": ENUMERABLE})
         for name in ("latent", "seed", "steps", "batch_size", "width", "chains", "sweeps", "temperatures", "threshold"):
             value, low, high = getattr(self, name), int(name != "seed"), most.get(name, 2**31 - 1)
             if not low <= value <= high:
                 raise ValueError(f"{name} must be a whole number in [{low}, {high}]; got {value}")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be a positive number; got {self.learning_rate}")
 
 
 @dataclass(frozen=True)
@@ -144,14 +140,14 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
 
     Own: own-digits-baseline
     """
-    if results is not None and not refresh:
-        known = records.find(STEM, config, results, data_sha256(config))
-        if known is not None:
-            return known
-    record = solve(config).record
-    if results is not None:
-        records.write(record, results)
-    return record
+    return records.stored(
+        STEM,
+        config,
+        lambda: solve(config).record,
+        results=results,
+        refresh=refresh,
+        data_sha256=data_sha256(config) if results is not None else None,
+    )
 
 
 def data_sha256(config: Config) -> str:

@@ -6,7 +6,6 @@ Run one cell of it with ``python -m efvae.experiments.spiral encoder=gaussian se
 from __future__ import annotations
 
 import copy
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from efvae.experiments.spiral_model import SpiralVAE, expectation_rule, latent_l
 from efvae.experiments.spiral_oracle import ascend
 from efvae.records import Record
 from efvae.train import Curve, TrainConfig, fit
+from efvae.values import check_fields
 
 __all__ = ["ENCODERS", "STAGES", "STEM", "Config", "Solution", "run", "solve"]
 
@@ -72,22 +72,10 @@ class Config:
     width: int = 32
 
     def __post_init__(self) -> None:
-        if self.encoder not in ENCODERS:
-            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}; got {self.encoder!r}")
-        for name, low in (
-            ("seed", 0),
-            ("conditional_steps", 1),
-            ("encoder_steps", 0),
-            ("joint_steps", 1),
-            ("batch_size", 1),
-            ("width", 1),
-        ):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be a whole number of at least {low}; got {getattr(self, name)}")
+        least = {"seed": 0, "conditional_steps": 1, "encoder_steps": 0, "joint_steps": 1, "batch_size": 1, "width": 1}
+        check_fields(self, choices={"encoder": ENCODERS}, least=least, positive=("learning_rate",))
         if not 0.3 <= self.noise <= 2:
             raise ValueError(f"noise must be in [0.3, 2], where the quadrature is accurate; got {self.noise}")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be a positive number; got {self.learning_rate}")
 
 
 @dataclass(frozen=True)
@@ -161,14 +149,7 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
 
     Paper: sec-4-2
     """
-    if results is not None and not refresh:
-        known = records.find(STEM, config, results)
-        if known is not None:
-            return known
-    record = solve(config).record
-    if results is not None:
-        records.write(record, results)
-    return record
+    return records.stored(STEM, config, lambda: solve(config).record, results=results, refresh=refresh)
 
 
 _Parts = tuple[dict[str, dict[str, float]], Curve, dict[str, Tensor], dict[str, SpiralVAE]]

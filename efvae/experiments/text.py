@@ -6,7 +6,6 @@ Run one cell with ``python -m efvae.experiments.text bits=8 encoder=e1 d_hidden=
 from __future__ import annotations
 
 import math
-import statistics
 import sys
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -24,8 +23,10 @@ from efvae.text.batches import Documents
 from efvae.text.evaluate import evaluate
 from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH, TextVAE
 from efvae.text.retrieval import retrieval_metrics
+from efvae.text.selection import hold_out, lowest
 from efvae.text.training import Corpora, Phase, Run, train_together
 from efvae.train import Curve, TrainingError
+from efvae.values import check_fields
 from efvae.word_counts import WordCounts, base_measure_floor
 
 __all__ = [
@@ -101,14 +102,13 @@ class Config:
     precision: str = "bfloat16"
 
     def __post_init__(self) -> None:
-        choices = {"corpus": CORPORA, "encoder": ENCODERS, "estimator": ESTIMATORS, "precision": PRECISIONS}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
-        low = {"bits": 1, "seed": 0, "epochs": 1, "epochs_many": 0, "samples_many": 1, "batch_size": 1, "width": 1}
-        for name, least in (low | {"vocabulary": 2, "held_out": 0}).items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)}")
+        least = {"bits": 1, "seed": 0, "epochs": 1, "epochs_many": 0, "samples_many": 1, "batch_size": 1, "width": 1}
+        check_fields(
+            self,
+            choices={"corpus": CORPORA, "encoder": ENCODERS, "estimator": ESTIMATORS, "precision": PRECISIONS},
+            least=least | {"vocabulary": 2, "held_out": 0},
+            positive=("learning_rate",),
+        )
         if self.bits > MOST_BITS:
             raise ValueError(f"bits must be at most {MOST_BITS}; got {self.bits}")
         if self.estimator == "exact" and self.bits > LISTED_BITS:
@@ -117,8 +117,6 @@ class Config:
             )
         if self.d_hidden not in (0, 1, 2):
             raise ValueError(f"d_hidden must be 0, 1 or 2 hidden layers; got {self.d_hidden}")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be a positive number; got {self.learning_rate}")
 
 
 @dataclass(frozen=True)
@@ -310,7 +308,11 @@ def _solve(
 
 def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trained:
     floors = {"train": float(base_measure_floor(kept).mean()), "test": float(base_measure_floor(text.test).mean())}
-    metrics = _lowest(done.curve, floors)
+    metrics = lowest(done.curve, "nelbo", floors)
+    for split in ("test", "held_out"):  # the KL term on test at the epoch that they select
+        epoch = metrics[f"epoch_{split}"]
+        name = "kl_test" if split == "test" else "kl_test_held_out"
+        metrics[name] = None if epoch is None else done.curve["kl_test"][done.curve["epoch"].index(epoch)]
     metrics |= evaluate(done.best.eval(), kept, text.test, seed=config.seed)
     metrics |= retrieval_metrics(done.best, kept, text.test)
     record = records.make(
@@ -335,17 +337,9 @@ def data_sha256(config: Config) -> str | None:
 
 def _documents(text: _Corpus, config: Config, precision: torch.dtype | None) -> tuple[Corpora, WordCounts]:
     """The documents in batches, and those that are trained on."""
-    test = Documents(text.test)
-    if not config.held_out:
-        return Corpora(Documents(text.train, precision), test), text.train
-    n = text.train.n_documents
-    if config.held_out >= n:
-        raise ValueError(f"held_out must be less than the {n} training documents; got {config.held_out}")
-    # one split for all cells, whatever their seed, so that they can be compared
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    kept = text.train.select(order[config.held_out :].sort().values)
-    aside = text.train.select(order[: config.held_out].sort().values)
-    return Corpora(Documents(kept, precision), test, Documents(aside)), kept
+    kept, aside = hold_out(text.train, config.held_out)
+    held_out = None if aside is None else Documents(aside)
+    return Corpora(Documents(kept, precision), Documents(text.test), held_out), kept
 
 
 def _run(config: Config, n_words: int, checkpoint: Path | None) -> Run:
@@ -365,33 +359,6 @@ def _run(config: Config, n_words: int, checkpoint: Path | None) -> Run:
             "name another folder"
         )
     return done
-
-
-def _lowest(curve: Curve, floors: dict[str, float]) -> dict[str, float | None]:
-    """See :func:`solve`."""
-
-    def best(name: str) -> int:
-        return min(range(len(curve[name])), key=curve[name].__getitem__)
-
-    test = best("nelbo_test")
-    cross = [curve["nelbo_test_even"][best("nelbo_test_odd")], curve["nelbo_test_odd"][best("nelbo_test_even")]]
-    held_out = best("nelbo_held_out") if "nelbo_held_out" in curve else None
-    train = min(curve["nelbo_train"])
-    return {
-        "nelbo_train": train,
-        "nelbo_test": curve["nelbo_test"][test],
-        "nelbo_test_cross": statistics.fmean(cross),
-        "nelbo_held_out": None if held_out is None else curve["nelbo_held_out"][held_out],
-        "nelbo_test_held_out": None if held_out is None else curve["nelbo_test"][held_out],
-        "epoch_held_out": None if held_out is None else curve["epoch"][held_out],
-        "kl_test_held_out": None if held_out is None else curve["kl_test"][held_out],
-        "epoch_test": curve["epoch"][test],
-        "kl_test": curve["kl_test"][test],
-        "nelbo_train_last": curve["nelbo_train"][-1],
-        "nelbo_test_last": curve["nelbo_test"][-1],
-        "nelbo_train_base": train + floors["train"],
-        "nelbo_test_base": curve["nelbo_test"][test] + floors["test"],
-    }
 
 
 def _thinned(curve: Curve) -> Curve:

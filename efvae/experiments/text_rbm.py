@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -18,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from efvae import records
-from efvae.data import newsgroups
 from efvae.experiments import text
 from efvae.records import Record
 from efvae.text.listed import LISTED
 from efvae.text.rbm import PRIORS, TextRBM
 from efvae.text.retrieval import CodeModel, retrieval_metrics
+from efvae.text.selection import hold_out, lowest
 from efvae.train import Curve, TrainConfig, fit
+from efvae.values import check_fields
 from efvae.word_counts import WordCounts, base_measure_floor, log_saturated
 
 __all__ = ["STEM", "Config", "Solution", "data_sha256", "run", "solve"]
@@ -73,17 +73,11 @@ class Config:
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:
-        for name, known in (("corpus", text.CORPORA), ("prior", PRIORS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        least = {"seed": 0, "epochs": 1, "batch_size": 1, "vocabulary": 2, "held_out": 0, "evaluate_every": 1}
+        choices = {"corpus": text.CORPORA, "prior": PRIORS}
+        check_fields(self, choices=choices, least=least, positive=("learning_rate",))
         if not 1 <= self.bits <= LISTED:
             raise ValueError(f"bits must be in [1, {LISTED}], so that all codes can be listed; got {self.bits}")
-        low = {"seed": 0, "epochs": 1, "batch_size": 1, "vocabulary": 2, "held_out": 0, "evaluate_every": 1}
-        for name, least in low.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}; got {getattr(self, name)}")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be a positive number; got {self.learning_rate}")
 
 
 @dataclass(frozen=True)
@@ -158,7 +152,7 @@ def solve(
     """
     started = time.monotonic()
     found = text.corpus(text.Config(corpus=config.corpus, vocabulary=config.vocabulary))
-    train, held_out = _split(found.train, config.held_out)
+    train, held_out = hold_out(found.train, config.held_out)
     totals = found.train.word_totals() + 1 / found.train.n_words
     generator = torch.Generator().manual_seed(config.seed)
     model = TextRBM.initial(totals / totals.sum(), config.bits, generator)
@@ -178,7 +172,7 @@ def solve(
     curve["epoch"] = [step / steps for step in curve["step"]]
     kept = copy.deepcopy(keeper.best).double()
     floors = {name: float(base_measure_floor(x).mean()) for name, x in parts.items()}
-    metrics = _lowest(curve, floors) | _of_kept(kept, parts, config.prior)
+    metrics = lowest(curve, "nll", floors) | _of_kept(kept, parts, config.prior)
     encoder: CodeModel = kept if config.prior == "own" else _Marginals(kept)
     metrics |= retrieval_metrics(encoder, found.train, found.test, min(NEAREST, found.train.n_documents))
     record = records.make(
@@ -211,15 +205,12 @@ def run(
 
     Own: own-text-rbm
     """
-    if results is not None and not refresh:
-        known = records.find(STEM, config, results, data_sha256(config))
-        if known is not None:
-            return known
-    name = records.cell_name(STEM, records.config_dict(config), data_sha256(config), SHOW)
-    record = solve(config, None if checkpoint is None else checkpoint / f"{name}.safetensors").record
-    if results is not None:
-        records.write(record, results)
-    return record
+    checksum = data_sha256(config)
+    name = records.cell_name(STEM, records.config_dict(config), checksum, SHOW)
+    path = None if checkpoint is None else checkpoint / f"{name}.safetensors"
+    return records.stored(
+        STEM, config, lambda: solve(config, path).record, results=results, refresh=refresh, data_sha256=checksum
+    )
 
 
 def data_sha256(config: Config) -> str | None:
@@ -227,17 +218,7 @@ def data_sha256(config: Config) -> str | None:
 
     Own: own-text-rbm
     """
-    return newsgroups.FILES.sha256 if config.corpus == "20news" else None
-
-
-def _split(x: WordCounts, aside: int) -> tuple[WordCounts, WordCounts | None]:
-    """Training and held-out documents: one split for all cells, whatever their seed."""
-    if aside >= x.n_documents:
-        raise ValueError(f"held_out must be less than the {x.n_documents} training documents; got {aside}")
-    if not aside:
-        return x, None
-    order = torch.randperm(x.n_documents, generator=torch.Generator().manual_seed(0))
-    return x.select(order[aside:].sort().values), x.select(order[:aside].sort().values)
+    return text.data_sha256(text.Config(corpus=config.corpus))
 
 
 class _Keeper(nn.Module):
@@ -263,29 +244,6 @@ class _Keeper(nn.Module):
             self.best.load_state_dict(self.model.state_dict())
         halves = {"even": nll["test"][::2], "odd": nll["test"][1::2]}
         return found | {f"nll_test_{name}": float(value.mean()) for name, value in halves.items()}
-
-
-def _lowest(curve: Curve, floors: dict[str, float]) -> dict[str, float | None]:
-    """See :func:`solve`."""
-
-    def best(name: str) -> int:
-        return min(range(len(curve[name])), key=curve[name].__getitem__)
-
-    test, train = curve["nll_test"][best("nll_test")], min(curve["nll_train"])
-    cross = [curve["nll_test_even"][best("nll_test_odd")], curve["nll_test_odd"][best("nll_test_even")]]
-    held_out = best("nll_held_out") if "nll_held_out" in curve else None
-    return {
-        "nll_train": train,
-        "nll_test": test,
-        "nll_test_cross": statistics.fmean(cross),
-        "nll_held_out": None if held_out is None else curve["nll_held_out"][held_out],
-        "nll_test_held_out": None if held_out is None else curve["nll_test"][held_out],
-        "epoch_test": curve["epoch"][best("nll_test")],
-        "nll_train_last": curve["nll_train"][-1],
-        "nll_test_last": curve["nll_test"][-1],
-        "nll_train_base": train + floors["train"],
-        "nll_test_base": test + floors["test"],
-    }
 
 
 @torch.no_grad()

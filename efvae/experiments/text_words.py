@@ -14,6 +14,7 @@ from efvae import records
 from efvae.data.newsgroups import FILES, load_newsgroups
 from efvae.records import Record
 from efvae.text.retrieval import bag_of_words_metrics
+from efvae.values import check_fields
 
 __all__ = ["STEM", "Config", "data_sha256", "run"]
 
@@ -38,9 +39,7 @@ class Config:
     k: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("words", "k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        check_fields(self, least={"words": 1, "k": 1})
 
 
 def run(config: Config, *, results: Path | None = None, refresh: bool = False) -> Record:
@@ -57,18 +56,15 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
 
     Own: own-retrieval
     """
-    if results is not None and not refresh:
-        known = records.find(STEM, config, results, FILES.sha256)
-        if known is not None:
-            return known
-    started = time.monotonic()
-    corpus = load_newsgroups(config.words)
-    metrics = bag_of_words_metrics(corpus.train, corpus.test, config.k)
-    record = records.make(STEM, config, metrics, {}, seconds=time.monotonic() - started, data_sha256=corpus.sha256,
-                          show=("words", "k"))  # fmt: skip
-    if results is not None:
-        records.write(record, results)
-    return record
+
+    def compute() -> Record:
+        started = time.monotonic()
+        corpus = load_newsgroups(config.words)
+        metrics = bag_of_words_metrics(corpus.train, corpus.test, config.k)
+        seconds = time.monotonic() - started
+        return records.make(STEM, config, metrics, {}, seconds=seconds, data_sha256=corpus.sha256, show=("words", "k"))
+
+    return records.stored(STEM, config, compute, results=results, refresh=refresh, data_sha256=FILES.sha256)
 
 
 def data_sha256(config: Config) -> str:

@@ -9,7 +9,7 @@ Own: own-records
 from efvae.records.command import main
 from efvae.records.origin import project_root, provenance, results_root
 from efvae.records.record import Record, RecordError, cell_name, config_dict, config_hash, make, same
-from efvae.records.store import find, load, read, write, write_atomically
+from efvae.records.store import find, load, read, stored, write, write_atomically
 
 __all__ = [
     "Record",
@@ -26,6 +26,7 @@ __all__ = [
     "read",
     "results_root",
     "same",
+    "stored",
     "write",
     "write_atomically",
 ]

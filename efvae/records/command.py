@@ -47,11 +47,11 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
     try:
         values, options = _split(words, config_type, run)
         record = run(config_type(**values), **options)
-    except ValueError as error:  # RecordError is one
+    except (ValueError, OSError) as error:  # RecordError is a ValueError; what cannot be read or written an OSError
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("efvae."):
+    except RuntimeError as error:
+        if not type(error).__module__.startswith("efvae."):
             raise  # not one of ours, such as TrainingError: the traceback is wanted
         print(f"error: {error}", file=sys.stderr)
         return 2 if type(error).__module__ == "efvae.checkpoint" else 1  # by name: importing it would take torch

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from efvae.records.origin import results_root
 from efvae.records.record import Record, RecordError, config_dict, config_hash, refuse_invalid
 from efvae.values import convert, nearest
 
-__all__ = ["find", "load", "read", "write", "write_atomically"]
+__all__ = ["find", "load", "read", "stored", "write", "write_atomically"]
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -140,6 +140,39 @@ def find(stem: str, config: object, root: Path | None = None, data_sha256: str |
     record = read(paths[0])
     if record.config != config_dict(config):  # eight digits may agree by chance, in one of some billion pairs
         raise RecordError(f"{paths[0]} has the hash of another configuration: move it into another results folder")
+    return record
+
+
+def stored(
+    stem: str,
+    config: object,
+    compute: Callable[[], Record],
+    *,
+    results: Path | None = None,
+    refresh: bool = False,
+    data_sha256: str | None = None,
+) -> Record:
+    """The record of a configuration, computed and written unless it is there already.
+
+    Args:
+        stem: the experiment.
+        config: an instance of its frozen dataclass.
+        compute: makes the record.
+        results: folder of records to look in and to write to; None computes and stores nothing.
+        refresh: compute although the record exists; the old one stays until the new one replaces it.
+        data_sha256: checksum of the data, or None.
+
+    Raises:
+        RecordError: there is a record, but it is corrupt; or it cannot be written.
+
+    Own: own-records
+    """
+    known = None if results is None or refresh else find(stem, config, results, data_sha256)
+    if known is not None:
+        return known
+    record = compute()
+    if results is not None:
+        write(record, results)
     return record
 
 
