@@ -61,7 +61,8 @@ def test_a_filter_finds_what_its_protocol_made_and_nothing_else(tmp_path):
     store(tmp_path, cell, 2, 2, seed=1)
     store(tmp_path, cell, 3, 3, protocol=ONE)
     store(tmp_path, cell, 4, 4, protocol=ONE, seed=1, samples_many=5)  # means nothing without a second part
-    others = {"epochs_many": 100, "estimator": "disarm", "held_out": 500, "precision": "float32", "corpus": "curved"}
+    others = {"epochs_many": 100, "estimator": "disarm", "held_out": 500, "precision": "float32", "corpus": "curved",
+              "first_bias": "frequencies"}  # fmt: skip
     for name, value in (others | {"samples_many": 5, "vocabulary": 5000, "learning_rate": 1e-2}).items():
         store(tmp_path, cell, 9, 9, **{name: value})
     for protocol, found in ((FULL, [1, 2]), (ONE, [3, 4])):

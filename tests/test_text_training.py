@@ -75,6 +75,29 @@ def test_fused_costs_and_gradients_are_the_dense_ones(documents, kind, in_code, 
             assert (leaf.grad.double() - other.grad).norm() <= tolerance * other.grad.norm()
 
 
+def test_a_decoder_that_begins_at_the_frequencies_is_the_unigram_model_where_the_code_is_zero(documents):
+    x, dense = documents
+    torch.manual_seed(0)
+    model = TextVAE(K, 3, depth=0)
+    before = model.writer.clone()
+    model.begin_at(x)
+    counts = (dense - x.smoothing).sum(0) + 1 / K
+    torch.testing.assert_close(model.decode(torch.zeros(3)).softmax(0).double(), counts / counts.sum())
+    assert torch.equal(model.writer, before)
+
+
+def test_the_first_bias_is_what_a_run_starts_from_and_part_of_what_it_is():
+    first = {}
+    for kind in text.FIRST_BIASES:
+        config = dataclasses.replace(CONFIG, epochs=1, learning_rate=1e-12, first_bias=kind)
+        (trained,) = text.solve([config], progress=lambda line: None)
+        first[kind] = trained.last.writer_bias, trained.record
+    words = trained.train.word_totals() + 1 / trained.train.n_words
+    torch.testing.assert_close(first["frequencies"][0].softmax(0).double(), words / words.sum(), atol=1e-6, rtol=1e-4)
+    assert first["random"][0].abs().max() <= CONFIG.bits**-0.5  # torch's law for a linear layer
+    assert first["random"][1].cell != first["frequencies"][1].cell
+
+
 def test_log_partitions_survive_logits_beyond_the_range_of_exp(documents):
     x, dense = documents
     batch = next(Documents(x).batches(len(dense)))

@@ -46,6 +46,7 @@ __all__ = [
 STEM = "sec4_3_text"
 CORPORA = ("20news", "harmonium", "curved")
 ESTIMATORS: dict[str, Callable[[int], Estimator]] = {"arm": ARM, "disarm": DisARM, "exact": lambda _: Exact()}
+FIRST_BIASES = ("random", "frequencies")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 #: More bits than any hashing asks for; a word table has as many columns.
@@ -73,6 +74,8 @@ class Config:
         samples_many: pairs of codes in the second part.
         batch_size: documents in a step.
         learning_rate: of Adam.
+        first_bias: of the decoder's last layer before training: ``random``, as torch draws it and as Table 2 has it; or
+            ``frequencies``, the log-frequencies of the words.
         width: units of a hidden layer.
         vocabulary: number of words K.
         held_out: training documents that are not trained on, but select the epoch; 0: the test set selects it, as in
@@ -96,6 +99,7 @@ class Config:
     samples_many: int = 10
     batch_size: int = 256
     learning_rate: float = 1e-3
+    first_bias: str = "random"
     width: int = WIDTH
     vocabulary: int = 10000
     held_out: int = 0
@@ -105,7 +109,13 @@ class Config:
         least = {"bits": 1, "seed": 0, "epochs": 1, "epochs_many": 0, "samples_many": 1, "batch_size": 1, "width": 1}
         check_fields(
             self,
-            choices={"corpus": CORPORA, "encoder": ENCODERS, "estimator": ESTIMATORS, "precision": PRECISIONS},
+            choices={
+                "corpus": CORPORA,
+                "encoder": ENCODERS,
+                "estimator": ESTIMATORS,
+                "precision": PRECISIONS,
+                "first_bias": FIRST_BIASES,
+            },
             least=least | {"vocabulary": 2, "held_out": 0},
             positive=("learning_rate",),
         )
@@ -285,7 +295,7 @@ def _solve(
     first, text = configs[0], corpus(configs[0])
     deep = any(config.d_hidden for config in configs)
     corpora, kept = _documents(text, first, PRECISIONS[first.precision] if deep else None)
-    runs = [_run(config, text.train.n_words, checkpoint) for config in configs]
+    runs = [_run(config, kept, checkpoint) for config in configs]
     phases = (
         Phase(first.epochs, ESTIMATORS[first.estimator](1)),
         Phase(first.epochs_many, ESTIMATORS[first.estimator](first.samples_many)),
@@ -342,11 +352,13 @@ def _documents(text: _Corpus, config: Config, precision: torch.dtype | None) -> 
     return Corpora(Documents(kept, precision), Documents(text.test), held_out), kept
 
 
-def _run(config: Config, n_words: int, checkpoint: Path | None) -> Run:
+def _run(config: Config, train: WordCounts, checkpoint: Path | None) -> Run:
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         torch.manual_seed(config.seed)
         precision = PRECISIONS[config.precision]
-        model = TextVAE(n_words, config.bits, config.encoder, config.d_hidden, config.width, precision)
+        model = TextVAE(train.n_words, config.bits, config.encoder, config.d_hidden, config.width, precision)
+    if config.first_bias == "frequencies":
+        model.begin_at(train)
     # the second part goes on from where the first ended: one checkpoint for both
     shared = records.config_dict(replace(config, epochs_many=0))
     digest = records.config_hash(STEM, shared, data_sha256(config))

@@ -80,6 +80,22 @@ class TextVAE(nn.Module):
         self.codes: Tensor | None
         self.register_buffer("codes", all_bits(bits).float() if bits <= LISTED_BITS else None, persistent=False)
 
+    @torch.no_grad()
+    def begin_at(self, x: WordCounts) -> None:
+        """Set the decoder's last bias to the frequencies of the words, so that no code is needed for them.
+
+        ::
+
+            a_k = log(c_k + 1/K) + const,    c_k: count of word k in all documents
+
+        Args:
+            x: the training documents.
+
+        Own: own-not-the-optimum
+        """
+        totals = x.word_totals() + 1 / x.n_words
+        self.writer_bias.copy_((totals / totals.sum()).log())
+
     def posterior(self, batch: Batch) -> Bernoulli:
         """q(z | x) of each document.
 
