@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as nnf
 from torch import nn
 
 from efvae import dcgan, objectives
@@ -131,3 +132,16 @@ def test_noise_must_be_positive(sigma):
         ImageVAE(nn.Identity(), nn.Identity(), 2, sigma)
     with pytest.raises(ValueError, match="encoder must be one of diagonal, full; got 'flow'"):
         ImageVAE(nn.Identity(), nn.Identity(), 2, 0.1, "flow")
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_last_layer_as_a_product_is_the_convolution(layout):
+    last = dcgan.encoder(7, 4, 16)[-2].to(memory_format=layout)
+    x = torch.randn(5, 8, 4, 4, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    nn.init.normal_(last.bias, generator=torch.Generator().manual_seed(1))
+    expected = nnf.conv2d(x, last.weight, last.bias)
+    assert last(x).shape == (5, 7, 1, 1)
+    torch.testing.assert_close(last(x), expected)
+    found = torch.autograd.grad(last(x).square().sum(), [last.weight, last.bias])
+    wanted = torch.autograd.grad(expected.square().sum(), [last.weight, last.bias])
+    torch.testing.assert_close(found, wanted)
