@@ -3,7 +3,7 @@
 ``steps``: CPU seconds of a joint step in float32 and with convolutions in bfloat16, colour first and colour last, the
 ways interleaved. ``averages``: a joint training on the photographs with exponential moving averages of its weights kept
 beside; ELBO and Fréchet distance of the weights and of the averages at its end. The second starts from the truth and
-the encoder of the committed records, which it trains unless ``--checkpoint`` has them.
+the encoder of the committed records, in the folder ``--checkpoint`` of their training.
 
 ``python -m benchmarks.image_training [steps averages] [--rounds 5] [--threads 1] [--checkpoint DIR] [--record]``
 """
@@ -24,10 +24,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from efvae import records
 from efvae.data.cache import DataError
-from efvae.experiments import images
-from efvae.experiments.image_config import Config
+from efvae.experiments.image_config import Config, fingerprint, load_images
+from efvae.experiments.image_features import feature_network
 from efvae.experiments.image_measures import Comparison, elbo_on_fresh_samples
 from efvae.experiments.image_stages import empty_vae
+from efvae.experiments.image_store import Store
 from efvae.experiments.image_truth import BETAS, Truth, empty_generator, half_precision
 from efvae.image_vae import ImageVAE
 from efvae.train import TrainConfig
@@ -95,12 +96,10 @@ def steps(options: argparse.Namespace) -> dict[str, float]:
 
 def averages(options: argparse.Namespace) -> dict[str, float]:
     """ELBO and Fréchet distance at the end of a joint training: of its weights, and of their moving averages."""
-    solution = images.solve(RECORDED, options.checkpoint)
-    truth = solution.truth
-    comparison = Comparison.with_truth(truth, solution.features, RECORDED.eval_images)
+    truth, start, comparison = _started(options.checkpoint)
     found = {}
     for kind, final in (("cosine", FINAL_RATE), ("constant", None)):
-        vae = copy.deepcopy(solution.vaes["encoder"]).requires_grad_()
+        vae = copy.deepcopy(start).requires_grad_()
         vae.log_sigma.requires_grad_(requires_grad=False)
         joint, schedule = Joint(RECORDED, vae, truth), TrainConfig(STEPS, RECORDED.joint_rate)
         if final is not None:
@@ -117,6 +116,18 @@ def averages(options: argparse.Namespace) -> dict[str, float]:
             found[f"elbo_error_{kind}_{name}"] = elbo["elbo_error"]
             found[f"distance_{kind}_{name}"] = comparison.quick(model, RECORDED.eval_images)
     return found
+
+
+def _started(folder: Path | None) -> tuple[Truth, ImageVAE, Comparison]:
+    """Truth and encoder of the recorded cells."""
+    photographs, store = load_images(RECORDED), Store(folder)
+    generator, vae = empty_generator(RECORDED), empty_vae(RECORDED)
+    for stage, model in (("gan", generator), ("encoder", vae)):
+        if store.restore(stage, fingerprint(RECORDED, photographs.sha256, stage), model) is None:
+            raise DataError(f"needs the stage {stage} of the recorded cells in --checkpoint: train it first")
+    truth = Truth(generator.requires_grad_(requires_grad=False), RECORDED.latent, RECORDED.sigma)
+    features, _ = feature_network(RECORDED, photographs, store)
+    return truth, vae, Comparison.with_truth(truth, features, RECORDED.eval_images)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {"steps": steps, "averages": averages}

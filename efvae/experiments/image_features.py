@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from efvae.data.cache import DataError
 from efvae.data.images import Images, scaled
-from efvae.experiments.image_config import Config
+from efvae.experiments.image_config import Config, fingerprint
 from efvae.experiments.image_store import Store, device, images_in_batches, placed
 from efvae.experiments.image_truth import Truth
 from efvae.metrics import inception
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
 
 
 def feature_network(
-    config: Config, images: Images, store: Store, fingerprint: str
+    config: Config, images: Images, store: Store
 ) -> tuple[Callable[[Tensor], Tensor], Classifier | None]:
     """The map from images to features, and the classifier if it is one.
 
@@ -69,7 +69,6 @@ def feature_network(
         config: says which.
         images: to train the classifier on.
         store: where it is kept.
-        fingerprint: of what it depends on.
 
     Raises:
         DataError: the images have no classes, or the Inception weights are not there or wrong.
@@ -82,14 +81,17 @@ def feature_network(
         raise DataError(
             "these images have no classes (subfolders) to train a feature network on: give features=inception"
         )
+    # it depends on the images alone: models of any width are measured by the same one
+    alone = Config(data=config.data, size=config.size, feature_steps=config.feature_steps)
+    mark = fingerprint(alone, images.sha256, "gan", "features")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # one classifier for all seeds: a distance must not depend on the model it judges
         network = placed(Classifier(len(images.classes), config.size))
-    if store.restore("features", fingerprint, network) is None:
-        with store.alone("features", fingerprint):
-            if store.restore("features", fingerprint, network) is None:
+    if store.restore("features", mark, network) is None:
+        with store.alone("features", mark):
+            if store.restore("features", mark, network) is None:
                 _train(network, images, config.feature_steps)
-                store.keep("features", fingerprint, network)
+                store.keep("features", mark, network)
     network.eval().requires_grad_(requires_grad=False)
     return network.features, network
 

@@ -148,10 +148,7 @@ class _Run:
         self.again = again
         self.config, self.images, self.store, self.results = config, images, Store(checkpoint), results
         self.records: dict[str, Record] = {}
-        # the classifier depends on the images alone: models of any width are measured by the same one
-        alone = Config(data=config.data, size=config.size, feature_steps=config.feature_steps)
-        mark = fingerprint(alone, images.sha256, "gan", "features")
-        self.features, self.classifier = feature_network(config, images, self.store, mark)
+        self.features, self.classifier = feature_network(config, images, self.store)
         self.distance = "fid" if config.features == "inception" else "frechet_classifier"
         self._comparison: Comparison | None = None
 
