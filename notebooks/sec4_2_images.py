@@ -35,6 +35,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from efvae import records, scoreboard
+from efvae.experiments import image_measures as measures
 from efvae.experiments import images, spiral
 from efvae.experiments.image_pictures import drawn, picture_path, read_picture, reconstructions
 from efvae.experiments.spiral_measure import affine_residual, linear_optimum
@@ -264,48 +265,91 @@ assert measured["joint_fixed"].metrics["elbo"] > measured["encoder"].metrics["el
 #
 # CelebA may not be redistributed. The photographs of fruit may. For each size, encoder and length that has been run: the stages, mean over the
 # seeds of the joint stage and their standard deviation. *D*: Fréchet distance to samples of the truth in the features of a
-# classifier of the fruits, not FID; in the row of the encoder, whose decoder is the truth's, it is that between two samples of the
-# truth. *affine*: share of the decoder that an affine map explains on the encoder's codes. A stage without a row has not been run.
+# classifier of the fruits, not FID; in the rows of the encoders, whose decoder is the truth's, it is that between two samples of the
+# truth. *affine*: share of the decoder that an affine map explains on the encoder's codes. *flat*: share of the runs whose ELBO
+# changes in the last fifth of the steps by less than 1 % of its gain, the whole gain and, after the stroke, the gain after the first tenth
+# of the steps. `encoder_elbo` is not in the paper: the encoder alone by the ELBO, from the same start and as long as the joint
+# training, with the decoder of the truth.
 
 # %%
+STAGES = ("encoder", "encoder_elbo", "joint_fixed", "joint_learned")
 by_setting: dict[tuple[int, str, int], dict[str, list[records.Record]]] = {}
 recorded = records.load(images.STEM, data="photographs", features="classifier")
 starts = {(row.config["size"], row.config["encoder"]): row for row in recorded if row.config["stage"] == "encoder"}
 for row in recorded:
-    if row.config["stage"].startswith("joint"):
+    if row.config["stage"] in STAGES[1:]:
         pixels, encoder = row.config["size"], row.config["encoder"]
         kinds = by_setting.setdefault((pixels, encoder, row.config["joint_steps"]), {})
         kinds.setdefault(row.config["stage"], []).append(row)
         kinds["encoder"] = [starts[pixels, encoder]]
+
+
+def mean_of(rows: list[records.Record], name: str) -> float:
+    return statistics.mean(row.metrics[name] for row in rows)
+
+
+def flat_share(rows: list[records.Record], rule: str) -> str:
+    return f"{statistics.mean(measures.settled(row.curve['elbo'])[rule] for row in rows):.1f}"
+
+
 for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
-    any_row = next(iter(kinds.values()))[0]
-    print(
-        f"{pixels} × {pixels}, {encoder} encoder, {steps} joint steps; bound {any_row.metrics['entropy_bound']:.1f} nats"
-    )
-    print(f"  {'':14}seeds {'ELBO':>14} {'D':>12} {'σ_d':>7} {'affine':>8} {'active':>7}")
-    for stage in ("encoder", "joint_fixed", "joint_learned"):
-        found = kinds.get(stage, [])
-        mean, spread = {}, {}
-        for name in ("elbo", "frechet_classifier", "sigma", "affine_share_support", "active_latents") if found else ():
-            values = [row.metrics[name] for row in found]
-            mean[name] = statistics.mean(values)
-            spread[name] = f" ± {statistics.stdev(values):.1f}" if len(values) > 2 else ""
-        if found:
-            print(
-                f"  {stage:14}{len(found):5} {mean['elbo']:14.1f} {mean['frechet_classifier']:12.2f} {mean['sigma']:7.3f}"
-                f" {mean['affine_share_support']:8.2f} {mean['active_latents']:7.0f}"
-            )
-            if spread["elbo"]:
-                print(f"  {'':19} {spread['elbo']:>14} {spread['frechet_classifier']:>12}")
-    start = kinds.get("encoder", [])
-    joint = [row for stage in ("joint_fixed", "joint_learned") for row in kinds.get(stage, [])]
-    for text, name, up in (("ELBO above the start", "elbo", True), ("D above the start", "frechet_classifier", True),
-                           ("more affine than the start", "affine_share_support", True)):  # fmt: skip
-        if start and joint:
-            count = sum((row.metrics[name] > start[0].metrics[name]) == up for row in joint)
-            print(f"  {text}: {count} of {len(joint)} joint runs")
+    noise_bound = mean_of(kinds["encoder"], "entropy_bound")
+    print(f"{pixels} × {pixels}, {encoder} encoder, {steps} joint steps; bound {noise_bound:.1f} nats")
+    print(f"  {'':14}seeds {'ELBO':>12} {'D':>9} {'σ_d':>7} {'affine':>7} {'active':>7} {'flat':>9}")
+    for stage in STAGES:
+        if not (found := kinds.get(stage)):
+            continue
+        flat = (
+            f"{flat_share(found, 'converged')} / {flat_share(found, 'converged_after_tenth')}"
+            if stage != "encoder"
+            else ""
+        )
+        print(
+            f"  {stage:14}{len(found):5} {mean_of(found, 'elbo'):12.1f} {mean_of(found, 'frechet_classifier'):9.2f}"
+            f" {mean_of(found, 'sigma'):7.3f} {mean_of(found, 'affine_share_support'):7.2f}"
+            f" {mean_of(found, 'active_latents'):7.0f} {flat:>9}"
+        )
+        if len(found) > 2:
+            spread = {
+                name: statistics.stdev(row.metrics[name] for row in found)
+                for name in ("elbo", "frechet_classifier", "sigma")
+            }
+            print(f"  {'':19} ± {spread['elbo']:10.1f} ± {spread['frechet_classifier']:7.2f} ± {spread['sigma']:5.4f}")
+    start = kinds["encoder"][0]
+    joint = [row for stage in STAGES[2:] for row in kinds.get(stage, [])]
+    for text, name in (("ELBO above the start", "elbo"), ("D above the start", "frechet_classifier"),
+                       ("more affine than the start", "affine_share_support")):  # fmt: skip
+        count = sum(row.metrics[name] > start.metrics[name] for row in joint)
+        print(f"  {text}: {count} of {len(joint)} joint runs")
 if not by_setting:
     print("nothing")
+
+# %% [markdown]
+# ## Along the joint training
+#
+# The largest size that is recorded, with the encoder of the paper and beside it one with a full covariance.
+
+# %% mystnb={"figure": {"name": "own-image-training", "caption": "Photographs: ELBO, Fréchet distance in classifier features and pixel noise along the joint training, a line for each seed, from the truth with its encoder at step 0. The ELBO is drawn as its distance from the bound, better is higher. Black: the encoder alone by the ELBO, with the decoder of the truth."}, "image": {"alt": "Three panels over the steps of training, for the noise fixed, the noise learned, the encoder alone, and the noise fixed with a full covariance of the encoder. In the first the ELBO rises steeply and then slowly. In the second the distance rises from near zero for all but the encoder alone, for which it stays there. In the third the learned noise grows and the others are constant."}}
+largest = max(by_setting) if by_setting else None
+size_shown = largest[0] if largest else 0
+longest = {
+    encoder: by_setting[max(key for key in by_setting if key[:2] == (size_shown, encoder))]
+    for encoder in ("diagonal", "full")
+    if any(key[:2] == (size_shown, encoder) for key in by_setting)
+}
+lines = {}
+for text, encoder, stage in (
+    ("noise fixed", "diagonal", "joint_fixed"),
+    ("noise learned", "diagonal", "joint_learned"),
+    ("encoder alone", "diagonal", "encoder_elbo"),
+    ("noise fixed, full covariance", "full", "joint_fixed"),
+    ("noise learned, full covariance", "full", "joint_learned"),
+):
+    if rows_of := longest.get(encoder, {}).get(stage):
+        lines[text] = [row.curve for row in rows_of]
+if lines:
+    figure = picture_plots.along_training(lines, bound=entropy_bound(3 * size_shown**2, 0.05))
+    plt.show()
 
 # %% [markdown]
 # ## Pictures in the layout of Fig. 3 and Fig. 4
@@ -315,8 +359,7 @@ if not by_setting:
 
 # %%
 def recorded_picture(stage: str) -> torch.Tensor | None:
-    complete = [key for key, kinds in by_setting.items() if key[1] == "diagonal" and len(kinds) == 3]
-    for row in by_setting[max(complete)][stage] if complete else []:
+    for row in sorted(longest.get("diagonal", {}).get(stage, []), key=lambda row: row.config["seed"]):
         path = picture_path(records.results_root() / images.STEM, row.cell)
         if path.is_file():
             return read_picture(path)
@@ -332,14 +375,14 @@ from_records = of_encoder is not None
 if of_encoder is None:
     truth_row = drawn(learned.truth.decoder, latent, cell.sigma)
     of_encoder = as_pictures(torch.cat([reconstructions(learned.vaes["encoder"], learned.truth), truth_row]).cpu())
-print("shown:", "recorded run on the photographs" if from_records else f"this run, {data}")
+print("shown:", "recorded run on the photographs, seed 0" if from_records else f"this run, {data}")
 
-# %% mystnb={"figure": {"name": "own-image-reconstructions", "caption": "The layout of the paper's figure, not its images. Samples of the truth; reconstructions from the encoder's mean code; reconstructions from codes sampled from the encoder. Encoder by conditional likelihood, decoder of the truth. The line printed above says of which data."}, "image": {"alt": "Three rows of small pictures: samples of the truth, and two reconstructions of each."}}
+# %% mystnb={"figure": {"name": "fig-3", "caption": "The paper's figure, on photographs of fruit in place of CelebA: samples of the truth; reconstructions from the encoder's mean code; reconstructions from codes sampled from the encoder. Encoder by conditional likelihood, decoder of the truth."}, "image": {"alt": "Three rows of ten small pictures of fruit: samples of the truth, and below each its two reconstructions, which have its colour at best and often are another fruit."}}
 names = ("sample of the truth", "from the mean code", "from a sampled code")
 figure = picture_plots.picture_rows(dict(zip(names, of_encoder[:3], strict=True)))
 plt.show()
 
-# %% mystnb={"figure": {"name": "own-image-samples", "caption": "The layout of the paper's figure, not its images. Samples of the truth and of the decoders after joint training with the noise fixed and learned, as far as they have been run; one code for each column. The line printed above says of which data."}, "image": {"alt": "Rows of small pictures, one code for each column: the truth, and the decoders after joint training with fixed and with learned noise."}}
+# %% mystnb={"figure": {"name": "fig-4", "caption": "The paper's figure, on photographs of fruit in place of CelebA: samples of the truth and of the decoders after joint training with the noise fixed and learned; one code for each column."}, "image": {"alt": "Three rows of ten small pictures, one code for each column: fruits of the truth, and what the decoders after joint training with fixed and with learned noise make of the same codes, blurred and alike."}}
 rows = {"truth": of_encoder[3]}
 for stage, name in (("joint_fixed", "noise fixed"), ("joint_learned", "noise learned")):
     if from_records:

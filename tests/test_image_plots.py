@@ -41,7 +41,11 @@ def test_a_line_for_each_seed_in_each_panel():
         "sigma": [0.05, 0.1, 0.1],
     }
     figure = plots.along_training({"fixed": [curve, curve], "learned": [curve]}, bound=4843.9)
-    assert [len(ax.lines) for ax in figure.axes] == [4, 3, 3]  # the bound is the fourth
+    assert [len(ax.lines) for ax in figure.axes] == [3, 3, 3]
+    assert list(figure.axes[0].lines[0].get_ydata()) == [4843.9 - elbo for elbo in curve["elbo"]]
+    assert figure.axes[0].yaxis_inverted()  # a larger ELBO is higher up
+    plain = plots.along_training({"fixed": [curve]})
+    assert list(plain.axes[0].lines[0].get_ydata()) == curve["elbo"]
     assert list(figure.axes[1].lines[0].get_ydata()) == curve["frechet_classifier"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["fixed", "learned"]
     assert "FID" not in "".join(ax.get_title() for ax in figure.axes)

@@ -11,11 +11,14 @@ The paper's scale (64 × 64, width 64, CelebA, FID), killed and started again as
         encoder_steps=100000 joint_steps=100000 eval_images=200000 stage=joint_learned --checkpoint runs/images
 
 With ``data=photographs`` and without ``features`` it is the same on the photographs of fruit. The records that are
-committed are of those at 16 × 16 pixels, which one core of a CPU does in minutes::
+committed are of those, at the paper's size with networks of a quarter of its width: each stage takes one core of a CPU
+minutes::
 
-    python -m efvae.experiments.images data=photographs size=16 width=32 batch_size=64 gan_steps=1600 gan_rate=4e-4 \
-        encoder_steps=1200 joint_steps=1200 joint_rate=1e-3 eval_images=4096 stage=joint_fixed seed=0 \
+    python -m efvae.experiments.images data=photographs size=64 width=16 batch_size=64 gan_steps=6000 gan_rate=4e-4 \
+        encoder_steps=4000 joint_steps=2000 joint_rate=1e-3 eval_images=4096 stage=joint_fixed seed=0 \
         --checkpoint runs/images
+
+and at 16 × 16 with ``width=32 gan_steps=1600 encoder_steps=1200 joint_steps=1200``; the rest as above.
 
 See :mod:`efvae.data.images` for where images come from.
 """

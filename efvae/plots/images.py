@@ -10,7 +10,8 @@ from torch import Tensor
 
 __all__ = ["along_training", "picture_rows"]
 
-COLOURS, STYLES = ("#0072b2", "#d55e00", "black"), ("-", "--", ":")
+COLOURS = ("#0072b2", "#d55e00", "black", "#009e73", "#cc79a7")
+STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def picture_rows(rows: Mapping[str, Tensor]) -> Figure:
@@ -52,7 +53,7 @@ def along_training(
         curves: by name of the variant, the curve of each seed: ``step``, ``elbo``, ``sigma`` and the distance.
         distance: name of the column of the Fréchet distance.
         named: what to call it; only Inception features make it FID.
-        bound: entropy bound on the likelihood in nats, drawn as a line.
+        bound: entropy bound on the likelihood in nats: the first panel then shows how far below it the ELBO is.
 
     Paper: tab-1, fig-4
     """
@@ -61,15 +62,18 @@ def along_training(
         for index, curve in enumerate(seeds):
             for ax, column in zip(axes, ("elbo", distance, "sigma"), strict=True):
                 label = {"label": name} if not index and column == "elbo" else {}
-                ax.plot(curve["step"], curve[column], style, color=colour, linewidth=1.3, **label)
+                values = curve[column]
+                if column == "elbo" and bound is not None:
+                    values = [bound - value for value in values]
+                ax.plot(curve["step"], values, linestyle=style, color=colour, linewidth=1.3, **label)
     # the first ELBO lies orders of magnitude below the rest
-    axes[0].set_yscale("symlog", linthresh=1000)
-    if bound is not None:
-        axes[0].axhline(bound, color="0.5", linewidth=1)
-        axes[0].annotate(
-            "bound", (0.98, bound), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-        )
-    for ax, title in zip(axes, ("ELBO, nats per image", named, r"pixel noise $\sigma_d$"), strict=True):
+    if bound is None:
+        axes[0].set_yscale("symlog", linthresh=1000)
+    else:
+        axes[0].set_yscale("log")
+        axes[0].invert_yaxis()
+    first = "ELBO, nats per image" if bound is None else "ELBO, nats below\nthe noise's bound"
+    for ax, title in zip(axes, (first, named, r"pixel noise $\sigma_d$"), strict=True):
         ax.set(xlabel="step")
         ax.set_title(title, fontsize=9.5)
         ax.grid(color="0.92")
