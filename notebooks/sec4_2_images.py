@@ -394,3 +394,39 @@ for stage, name in (("joint_fixed", "noise fixed"), ("joint_learned", "noise lea
         rows[name] = picture[0]
 figure = picture_plots.picture_rows(rows)
 plt.show()
+
+# %% [markdown]
+# ## How fast, and what does not pay
+#
+# Stored figures of `python -m benchmarks.image_training` and `python -m benchmarks.image_features`, CPU time of one thread. *steps*: a step of the
+# joint training at 64 × 64, by the arithmetic of its convolutions and by memory layout. *averages*: a short joint training with fixed noise, once with the learning rate
+# falling along a half cosine as in all records, once constant: ELBO and distance of the last weights, and of exponential moving averages of
+# the weights. *features*: from the generator to FID's features, through PNG files as pytorch-fid's command reads them, and straight from tensors; one network, random
+# weights. *floor*: the network's arithmetic at the rate of this machine's best convolution.
+
+# %%
+for record in records.load("benchmark_image_training"):
+    m = record.metrics
+    if record.config["part"] == "steps":
+        print("steps")
+        for name in ("float32_colour_first", "float32_colour_last", "bfloat16_colour_first", "bfloat16_colour_last"):
+            print(f"  {name:24}{m[f'milliseconds_{name}']:6.0f} ms  {m[f'ratio_{name}']:.2f} times as fast")
+    else:
+        print("averages")
+        for kind in ("cosine", "constant"):
+            for name in ("weights", "average_0.99", "average_0.999"):
+                elbo, error = m[f"elbo_{kind}_{name}"], m[f"elbo_error_{kind}_{name}"]
+                print(f"  {kind:10}{name:16}ELBO {elbo:10.0f} ± {error:4.0f}   D {m[f'distance_{kind}_{name}']:6.1f}")
+for record in records.load("benchmark_image_features"):
+    m = record.metrics
+    print("features, images a second")
+    for name, ratio in (
+        ("files", None),
+        ("tensors", "ratio"),
+        ("bfloat16", "ratio_bfloat16"),
+        ("floor", "ratio_floor"),
+    ):
+        told = f"  {m[ratio]:.1f} times" if ratio else ""
+        print(f"  {name:10}{m[f'images_a_second_{name}']:6.1f}{told}")
+    print(f"  a distance changes by {m['distance_files_relative']:.0e} through files, relatively")
+    print(f"  and by {m['distance_bfloat16_relative']:.1e} with convolutions in bfloat16, which is not the default")
