@@ -148,7 +148,8 @@ def bit_information(eta: Tensor) -> Tensor:
     """
     q = eta.double().sigmoid()
     both = torch.stack([q, 1 - q])
-    return (torch.special.entr(both.mean(1)) - torch.special.entr(both).mean(1)).sum(0)
+    told: Tensor = (torch.special.entr(both.mean(1)) - torch.special.entr(both).mean(1)).sum(0)
+    return told
 
 
 def evaluate(
