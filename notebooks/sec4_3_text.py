@@ -220,6 +220,7 @@ if 0 in d_hidden and max(bits) <= 10 and not real:
         print(f"{m} bits, prior {prior:8} {direct.record.metrics['nll_test']:7.2f}")
 
 # %% [markdown]
+# (own-retrieval)=
 # ## What the codes are for
 #
 # Test documents ask for the training documents with the nearest codes. Documents of the query's own group count as found; the groups of a made corpus are its
