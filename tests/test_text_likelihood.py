@@ -1,7 +1,7 @@
 """Likelihood, gap and distance of text models against dense sums, known laws, restarts and many samples.
 
-Labels: own-text-likelihood, own-text-gap, own-text-distance, own-text-annealed, own-length-prior, own-hashing-tight,
-own-near-affine.
+Labels: own-text-likelihood, own-text-gap, own-text-distance, own-text-annealed, own-idle-bits, own-length-prior,
+own-hashing-tight, own-near-affine.
 """
 
 from __future__ import annotations
@@ -385,6 +385,17 @@ def test_a_tight_model_has_no_gap_and_no_distance():
     assert figures["distance_words"] < 1e-7
     truth = dense_table(model, test).logsumexp(1).mean()
     assert figures["log_likelihood_test"] == pytest.approx(float(truth), abs=1e-9)
+
+
+def test_bit_information_is_the_divergence_of_the_joint_law_from_its_marginals():
+    eta = torch.tensor([[40.0, 0.0, -3.0, 1.0], [40.0, 0.0, 3.0, -1.5], [40.0, 0.0, 3.0, 0.5]], dtype=torch.float64)
+    q = eta.sigmoid()
+    joint = torch.stack([q, 1 - q], -1) / 3  # documents, bits, values of the bit
+    apart = joint.sum(0, keepdim=True) * joint.sum(2, keepdim=True)
+    wanted = (torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, apart)).sum((0, 2))
+    got = ev.bit_information(eta)
+    torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-9)
+    assert (got < ev.IDLE).tolist() == [True, True, False, False]  # constant, a coin, two that look
 
 
 def test_figures_are_those_of_their_names():

@@ -20,7 +20,10 @@ from efvae.text.fitted import broadened, fit_factorized
 from efvae.text.likelihood import TextJoint
 from efvae.word_counts import WordCounts, base_measure_floor
 
-__all__ = ["METRICS", "Budget", "TextModel", "encode_all", "evaluate"]
+__all__ = ["IDLE", "METRICS", "Budget", "TextModel", "bit_information", "encode_all", "evaluate"]
+
+#: A bit that tells less than so many nats of the document is idle.
+IDLE = 0.01
 
 #: Name of each figure without its split, and what it is; nats a document relative to the saturated multinomial.
 METRICS: dict[str, str] = {
@@ -46,6 +49,7 @@ METRICS: dict[str, str] = {
     "distance_words": "deviation of log p(word | z) from affine in z, root mean square, nats a token",
     "distance_documents": "deviation of log p(x | z) from affine in z, root mean square, nats a document",
     "distance_posterior": "deviation of log p(z | x) from affine where the posterior lies, root mean square, nats",
+    "idle_bits": "number of bits that tell less than 0.01 nats of the document: constant, or drawn without looking",
     "base_measure_floor": "what to subtract from L or the ELBO to count the multinomial coefficient",
 }
 
@@ -127,6 +131,27 @@ def encode_all(model: TextModel, x: WordCounts, batch: int = 1024) -> Tensor:
         return torch.cat([model.encode(x.select(part)).double() for part in rows])
 
 
+def bit_information(eta: Tensor) -> Tensor:
+    """What each bit by itself tells of the document, in nats, shape ``(bits,)``.
+
+    ::
+
+        I(z_j; x) = H(mean_d q_dj) − mean_d H(q_dj),    q_dj = σ(η_dj),    H(q) = −q log q − (1 − q) log(1 − q)
+
+    At most log 2. It is zero of a bit that is the same for all documents, which costs log 2 of KL under uniform bits,
+    and of one that is drawn without looking at the document, which costs nothing.
+
+    Args:
+        eta: logits of the bits of each document, shape ``(documents, bits)``.
+
+    Own: own-idle-bits
+    """
+    q = eta.double().sigmoid()
+    both = torch.stack([q, 1 - q])
+    told: Tensor = (torch.special.entr(both.mean(1)) - torch.special.entr(both).mean(1)).sum(0)
+    return told
+
+
 def evaluate(
     model: TextModel, train: WordCounts, test: WordCounts, *, seed: int = 0, budget: Budget | None = None
 ) -> dict[str, float]:
@@ -153,6 +178,8 @@ def evaluate(
             raise ValueError(f"evaluate: the model has {model.n_words} words, the documents {x.n_words}")
     with _full_precision(), torch.no_grad():
         figures = {f"base_measure_floor_{s}": _mean(base_measure_floor(x)) for s, x in _named(train, test)}
+        for split, x in _named(train, test):
+            figures[f"idle_bits_{split}"] = float((bit_information(encode_all(model, x)) < IDLE).sum())
         like = model.encode(test.select(torch.arange(1, device=test.indptr.device)))
         joint = TextJoint(model.decode, model.bits, model.n_words, like.new_empty(0))
         run = _enumerated if model.bits <= budget.enumerate_bits else _estimated

@@ -1,0 +1,133 @@
+# %% [markdown]
+# (sec-5-lab)=
+# # Conclusions, in numbers
+#
+# What {ref}`sec-5` says, from the stored records of the other sections: means over seeds, and standard deviations from three seeds on. Nothing is
+# trained here. All quantities are in nats unless another unit is named.
+
+# %% tags=["parameters"]
+decimals: int = 3  # in [1, 6]: decimals shown
+
+# %%
+import statistics
+
+from efvae import records
+from efvae.experiments import artificial, encoder_families, images, rbm, spiral, text
+from efvae.text_table import mean_and_spread
+
+
+def shown(values: list[float], places: int = decimals) -> str:
+    """Mean ± standard deviation (number of records)."""
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.{places}f}" + ("" if spread is None else f" ± {spread:.{places}f}") + f" ({len(values)})"
+
+
+def column(found: list[records.Record], name: str) -> list[float]:
+    """A metric of the records that have it."""
+    return [record.metrics[name] for record in found if record.metrics.get(name) is not None]
+
+
+# %% [markdown]
+# ## More statistics, not more layers
+#
+# Random decoders of Section 3.1 under encoders with more and more statistics: what the best posterior of each family leaves of the gap, as a share of
+# what independent bits leave; `states` has one statistic for each code.
+
+# %%
+found = records.load(encoder_families.STEM)
+for family in ("factorized", "mrf", "pairs", "states"):
+    share = [r.metrics[f"family_{family}"] / r.metrics["family_factorized"] for r in found]
+    print(f"{family:11} {shown(share)}")
+    assert statistics.mean(share) < 1e-3 or family != "states"
+hidden = [r.metrics["amortization_factorized_hidden"] for r in found]
+linear = [r.metrics["amortization_factorized_affine"] for r in found]
+print(f"amortization of a factorized encoder, affine {shown(linear)}, one hidden layer {shown(hidden)}")
+assert statistics.mean(hidden) < statistics.mean(linear)  # a layer mends this part, and this part only
+
+# %% [markdown]
+# ## Pulled towards the consistent set
+#
+# The two experiments where likelihood and gap are integrals. Before: the encoder trained, the decoder at the truth. After: both trained by the ELBO. The likelihood falls, the gap
+# shrinks.
+
+# %%
+mixture = records.load(artificial.STEM, encoder="factorized", distance=1.0)
+curve = records.load(spiral.STEM, encoder="gaussian", noise=0.6)
+pairs = {
+    "four Gaussians": (mixture, ("negative_entropy", "log_likelihood_joint"), ("gap_pretrained", "gap_joint")),
+    "spiral": (curve, ("log_likelihood_encoder", "log_likelihood_fixed"), ("gap_encoder", "gap_fixed")),
+}
+for title, (rows, likelihood, gap) in pairs.items():
+    print(title)
+    for name, (before, after) in (("log-likelihood", likelihood), ("gap", gap)):
+        print(f"  {name:15} before {shown(column(rows, before))}, after {shown(column(rows, after))}")
+        assert all(r.metrics[after] < r.metrics[before] for r in rows)
+
+# %% [markdown]
+# ## Harm
+#
+# On the spiral the same in the shape of the decoder: the share of its variance that no affine map of the code explains. A Gaussian VAE whose decoder is affine can be
+# tight. With an encoder that has more shapes, a mixture of three Gaussians, the likelihood stays.
+
+# %%
+for encoder in ("gaussian", "mixture"):
+    rows = records.load(spiral.STEM, encoder=encoder, noise=0.6)
+    bent = " to ".join(shown(column(rows, f"bent_{stage}")) for stage in ("encoder", "fixed"))
+    lost = [r.metrics["log_likelihood_encoder"] - r.metrics["log_likelihood_fixed"] for r in rows]
+    print(f"{encoder:9} encoder: bent {bent}; likelihood lost {shown(lost)}")
+
+# %% [markdown]
+# Images, stored runs on photographs: the ELBO rises by orders of magnitude, and the samples move away from the truth. The Fréchet distance is in the features of
+# a classifier trained on these photographs; it is not FID.
+
+# %%
+sizes = sorted({r.config["size"] for r in records.load(images.STEM, data="photographs")})
+for size in sizes:
+    for stage in ("encoder", "joint_fixed", "joint_learned"):
+        rows = records.load(images.STEM, data="photographs", stage=stage, encoder="diagonal", size=size)
+        for steps in sorted({r.config["joint_steps"] for r in rows}):
+            some = [r for r in rows if r.config["joint_steps"] == steps]
+            elbo, frechet = column(some, "elbo"), column(some, "frechet_classifier")
+            if elbo and frechet:
+                label = f"{size} px, {stage}" + ("" if stage == "encoder" else f", {steps} steps")
+                print(f"{label:34} ELBO {shown(elbo, 0):22} Fréchet distance {shown(frechet, 1)}")
+
+# %% [markdown]
+# ## Is an RBM a good baseline?
+#
+# Binary digits, 8 latent bits, log-likelihood on test images, five splits of the data.
+
+# %%
+digits = {
+    "RBM": {"model": "rbm"},
+    "VAE, affine decoder": {"model": "vae", "decoder": "affine", "encoder": "mlp", "prior": "bits"},
+    "VAE, hidden layer": {"model": "vae", "decoder": "mlp", "encoder": "mlp", "prior": "bits"},
+}
+test = {name: column(records.load(rbm.STEM, latent=8, **keys), "log_likelihood_test") for name, keys in digits.items()}
+for name, values in test.items():
+    print(f"{name:20} {shown(values, 2)}")
+assert statistics.mean(test["VAE, affine decoder"]) < statistics.mean(test["RBM"])
+assert statistics.mean(test["RBM"]) < statistics.mean(test["VAE, hidden layer"])
+
+# %% [markdown]
+# ## Codes for search
+#
+# 20 Newsgroups, linear decoder, stored runs: share of the query's group among the 100 nearest training documents by Hamming distance. Epochs: with one pair of codes,
+# with ten. How the runs differ is in {ref}`sec-4-3-lab`.
+
+# %%
+runs: dict[tuple, list[records.Record]] = {}
+for record in records.load(text.STEM, corpus="20news", d_hidden=0, held_out=0):
+    c = record.config
+    training = f"{c['estimator']}, {c['epochs']}+{c['epochs_many']} epochs, first bias {c['first_bias']}"
+    if c["estimator"] == "arm":
+        runs.setdefault((training, c["bits"], c["encoder"]), []).append(record)
+for training in sorted({key[0] for key in runs}):
+    print(training)
+    for bits in sorted({key[1] for key in runs if key[0] == training}):
+        told = [
+            f"{encoder} {shown(column(runs[training, bits, encoder], 'precision_at_100'))}"
+            for encoder in text.ENCODERS
+            if (training, bits, encoder) in runs
+        ]
+        print(f"  {bits:2} bits  " + "  ".join(told))
