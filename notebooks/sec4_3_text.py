@@ -23,6 +23,7 @@ batch_size: int = 200  # in [1, 10**6]: documents in a step
 width: int = 64  # in [1, 4096]: units of a hidden layer
 vocabulary: int = 0  # in [0, 61188]: words; 0: the paper's 10000 of 20 Newsgroups, 200 of a made corpus
 held_out: int = 0  # in [0, 10**5]: training documents that select the epoch; 0: the test set, as in the paper
+device: str = "cpu"  # in {cpu, cuda, auto}: where to train; auto: CUDA if it is there
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 checkpoint_dir: str = ""  # folder for checkpoints, relative to the project; empty: none
 
@@ -85,7 +86,7 @@ checked = (
 
 # %%
 checkpoint = records.project_root() / checkpoint_dir if checkpoint_dir else None
-trained = text.solve(configs, checkpoint, progress=None if real else lambda line: None)
+trained = text.solve(configs, checkpoint, progress=None if real else lambda line: None, device=device)
 if results_dir:
     for cell in trained:
         records.write(cell.record, records.project_root() / results_dir)

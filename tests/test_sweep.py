@@ -386,7 +386,7 @@ def test_a_killed_holder_frees_its_lock(tmp_path):
 def test_a_worker_ends_with_its_driver(tmp_path):
     """Its standard input ends: nobody would take its answer."""
     request = {"module": "efvae.experiments.faulty", "configs": [{"seconds": 60.0}], "results": str(tmp_path),
-               "checkpoint": str(tmp_path / "c"), "refresh": False}  # fmt: skip
+               "checkpoint": str(tmp_path / "c"), "refresh": False, "device": "cpu"}  # fmt: skip
     worker = [sys.executable, "-m", "efvae.sweep.worker"]
     log = tmp_path / "log"
     child = subprocess.Popen(worker, stdin=subprocess.PIPE, env=environment(FAULTY_LOG=str(log)))
@@ -398,3 +398,21 @@ def test_a_worker_ends_with_its_driver(tmp_path):
     assert child.wait(timeout=300) == 3
     assert not list(tmp_path.glob("*.json"))
     assert os.path.exists(log)  # noqa: PTH110
+
+
+def test_a_device_is_handed_on_or_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    text = ("sec4_3_text", "--grid", "bits=8", "--results", tmp_path / "results", "--work", tmp_path / "work")
+    assert efvae_("sweep", *text, "--device", "cuda") == 2
+    assert "--device cuda is not there" in capsys.readouterr().err
+    assert efvae_("sweep", "sec4_1_artificial", "--device", "auto", "--dry-run") == 2
+    assert "sec4_1_artificial computes on the CPU only" in capsys.readouterr().err
+    asked = []
+
+    def start(group, locks, request, log, threads):
+        asked.append(request["device"])
+        raise OSError(28, "No space left on device", str(log))  # far enough
+
+    monkeypatch.setattr("efvae.sweep.pool.start", start)
+    assert efvae_("sweep", *text, "--device", "auto") == 1
+    assert asked == ["auto"]

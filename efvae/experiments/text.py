@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
-from efvae import records
+from efvae import devices, records
 from efvae.data import newsgroups
 from efvae.data.synthetic import curved_law, harmonium_law, synthetic_text
 from efvae.estimators import ARM, DisARM, Estimator, Exact
 from efvae.records import Record
 from efvae.text.batches import Documents
+from efvae.text.dense import DenseDocuments
 from efvae.text.evaluate import evaluate
 from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH, TextVAE
 from efvae.text.retrieval import retrieval_metrics
@@ -53,6 +54,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MOST_BITS = 4096
 #: Fields that name a record's file.
 SHOW = ("bits", "d_hidden", "encoder", "estimator", "seed")
+#: Epochs between two checkpoints: an accelerator does them in seconds, and those of 36 cells are gigabytes.
+CHECKPOINTS = {"cpu": 25, "cuda": 250}
 #: Entries of a stored curve at most; a training run has one for each epoch.
 CURVE_POINTS = 250
 
@@ -137,7 +140,7 @@ class Trained:
         record: config, metrics, curve and provenance.
         best: the model at the epoch that was selected.
         last: the model at the end.
-        train, test: the documents.
+        train, test: the documents; like the models they are on the CPU.
         vocabulary: the words, or their numbers where they have no names.
         names: of the labels.
 
@@ -189,7 +192,12 @@ def together(config: Config) -> Hashable:
 
 
 def run(
-    config: Config, *, results: Path | None = None, refresh: bool = False, checkpoint: Path | None = None
+    config: Config,
+    *,
+    results: Path | None = None,
+    refresh: bool = False,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
 ) -> Record:
     """The record of one cell, computed unless it is there already.
 
@@ -197,16 +205,19 @@ def run(
         config: the cell.
         results: folder of records to look in and to write to; None computes and stores nothing.
         refresh: compute although the record exists.
-        checkpoint: folder for checkpoints; a killed run continues from there.
+        checkpoint: folder for checkpoints; a killed run continues from there, on the same kind of device.
+        device: where to compute, see :func:`efvae.devices.find`. It is noted in the record and no part of its name: the
+            same cell on another device is the same experiment with other random numbers.
 
     Raises:
+        efvae.devices.DeviceError: there is no such device.
         efvae.train.TrainingError: the loss became NaN or infinite.
         efvae.checkpoint.CheckpointError: a checkpoint is damaged or of another configuration.
         efvae.data.cache.DataError: the corpus is missing or altered.
 
     Paper: sec-4-3, tab-2
     """
-    return run_together([config], results=results, refresh=refresh, checkpoint=checkpoint)[0]
+    return run_together([config], results=results, refresh=refresh, checkpoint=checkpoint, device=device)[0]
 
 
 def run_together(
@@ -215,13 +226,14 @@ def run_together(
     results: Path | None = None,
     refresh: bool = False,
     checkpoint: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[str], None] | None = None,
 ) -> list[Record]:
     """The records of several cells that :func:`together` allows, those that are not there yet trained in one go.
 
     Args:
         configs: the cells.
-        results, refresh, checkpoint: see :func:`run`.
+        results, refresh, checkpoint, device: see :func:`run`.
         progress: receives one line after each epoch; to the terminal by default.
 
     Raises:
@@ -230,13 +242,14 @@ def run_together(
 
     Paper: sec-4-3, tab-2
     """
+    place = devices.find(device)
     found: dict[Config, Record] = {}
     if results is not None and not refresh:
         for config in configs:
             known = records.find(STEM, config, results, data_sha256(config))
             if known is not None:
                 found[config] = known
-    solved, error = _solve([config for config in configs if config not in found], checkpoint, progress)
+    solved, error = _solve([config for config in configs if config not in found], checkpoint, place, progress)
     for trained in solved:
         if results is not None:
             records.write(trained.record, results)
@@ -247,7 +260,11 @@ def run_together(
 
 
 def solve(
-    configs: Sequence[Config], checkpoint: Path | None = None, progress: Callable[[str], None] | None = None
+    configs: Sequence[Config],
+    checkpoint: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+    *,
+    device: str = "cpu",
 ) -> list[Trained]:
     """Train cells; nothing but checkpoints is stored.
 
@@ -272,20 +289,24 @@ def solve(
         configs: the cells.
         checkpoint: folder for checkpoints.
         progress: receives one line after each epoch; to the terminal by default.
+        device: see :func:`run`.
 
     Raises:
         ValueError: cells that cannot be trained together, or more held-out documents than there are.
 
     Paper: sec-4-3, tab-2, app-c2
     """
-    trained, error = _solve(configs, checkpoint, progress)
+    trained, error = _solve(configs, checkpoint, devices.find(device), progress)
     if error is not None:
         raise error
     return trained
 
 
 def _solve(
-    configs: Sequence[Config], checkpoint: Path | None, progress: Callable[[str], None] | None
+    configs: Sequence[Config],
+    checkpoint: Path | None,
+    device: torch.device,
+    progress: Callable[[str], None] | None,
 ) -> tuple[list[Trained], TrainingError | None]:
     """What could be trained, and the error of what could not."""
     if not configs:
@@ -294,8 +315,8 @@ def _solve(
         raise ValueError("cells trained together must agree in everything but bits, encoder, d_hidden, width and rate")
     first, text = configs[0], corpus(configs[0])
     deep = any(config.d_hidden for config in configs)
-    corpora, kept = _documents(text, first, PRECISIONS[first.precision] if deep else None)
-    runs = [_run(config, kept, checkpoint) for config in configs]
+    corpora, kept = _documents(text, first, PRECISIONS[first.precision] if deep else None, device)
+    runs = [_run(config, kept, checkpoint, device) for config in configs]
     phases = (
         Phase(first.epochs, ESTIMATORS[first.estimator](1)),
         Phase(first.epochs_many, ESTIMATORS[first.estimator](first.samples_many)),
@@ -308,6 +329,7 @@ def _solve(
             phases,
             batch_size=first.batch_size,
             order_seed=first.seed,
+            checkpoint_every=CHECKPOINTS["cpu" if device.type == "cpu" else "cuda"],
             progress=_reporter(first, progress),
         )
     except TrainingError as caught:
@@ -323,18 +345,21 @@ def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trai
         epoch = metrics[f"epoch_{split}"]
         name = "kl_test" if split == "test" else "kl_test_held_out"
         metrics[name] = None if epoch is None else done.curve["kl_test"][done.curve["epoch"].index(epoch)]
-    metrics |= evaluate(done.best.eval(), kept, text.test, seed=config.seed)
-    metrics |= retrieval_metrics(done.best, kept, text.test)
+    device = done.best.writer.device
+    here = kept.to(device), text.test.to(device)
+    metrics |= evaluate(done.best.eval(), *here, seed=config.seed)
+    metrics |= retrieval_metrics(done.best, *here)
     record = records.make(
         STEM,
         config,
         metrics,
         _thinned(done.curve),
         seconds=done.clock.seconds,
+        device=str(device),
         data_sha256=data_sha256(config),
         show=SHOW,
     )
-    return Trained(record, done.best, done.model, kept, text.test, text.vocabulary, text.names)
+    return Trained(record, done.best.cpu(), done.model.cpu(), kept, text.test, text.vocabulary, text.names)
 
 
 def data_sha256(config: Config) -> str | None:
@@ -345,14 +370,17 @@ def data_sha256(config: Config) -> str | None:
     return newsgroups.FILES.sha256 if config.corpus == "20news" else None
 
 
-def _documents(text: _Corpus, config: Config, precision: torch.dtype | None) -> tuple[Corpora, WordCounts]:
-    """The documents in batches, and those that are trained on."""
+def _documents(
+    text: _Corpus, config: Config, precision: torch.dtype | None, device: torch.device
+) -> tuple[Corpora, WordCounts]:
+    """The documents in batches, as the device likes them, and those that are trained on."""
+    kind = Documents if device.type == "cpu" else DenseDocuments
     kept, aside = hold_out(text.train, config.held_out)
-    held_out = None if aside is None else Documents(aside)
-    return Corpora(Documents(kept, precision), Documents(text.test), held_out), kept
+    held_out = None if aside is None else kind(aside, None, device)
+    return Corpora(kind(kept, precision, device), kind(text.test, None, device), held_out), kept
 
 
-def _run(config: Config, train: WordCounts, checkpoint: Path | None) -> Run:
+def _run(config: Config, train: WordCounts, checkpoint: Path | None, device: torch.device) -> Run:
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         torch.manual_seed(config.seed)
         precision = PRECISIONS[config.precision]
@@ -363,8 +391,10 @@ def _run(config: Config, train: WordCounts, checkpoint: Path | None) -> Run:
     shared = records.config_dict(replace(config, epochs_many=0))
     digest = records.config_hash(STEM, shared, data_sha256(config))
     name = records.cell_name(STEM, shared, data_sha256(config), SHOW)
+    if device.type != "cpu":  # another source of random numbers
+        digest, name = f"{digest} {device.type}", f"{name}.{device.type}"
     path = None if checkpoint is None else checkpoint / f"{name}.safetensors"
-    done = Run(model, config.seed, config.learning_rate, digest, path, name)
+    done = Run(model.to(device), config.seed, config.learning_rate, digest, path, name)
     if done.epoch > config.epochs + config.epochs_many:
         raise ValueError(
             f"checkpoint {path} has {done.epoch} epochs, more than the {config.epochs + config.epochs_many} asked for: "

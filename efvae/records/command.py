@@ -18,7 +18,7 @@ from efvae.values import TYPES, nearest, parse, shown
 
 __all__ = ["config_kinds", "main", "read_value"]
 
-_USAGE = """usage: python -m {module} [key=value ...] [--results DIR] [--refresh]{checkpoint}
+_USAGE = """usage: python -m {module} [key=value ...] [--results DIR] [--refresh]{options}
 
   --results DIR      folder of records (default: {root})
   --refresh          compute again although the record exists
@@ -31,7 +31,7 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
 
     Args:
         config_type: the experiment's frozen dataclass; its annotations say how each value is read.
-        run: ``run(config, results=..., refresh=...)``, and ``checkpoint=...`` where it takes one.
+        run: ``run(config, results=..., refresh=...)``, and ``checkpoint=...`` and ``device=...`` where it takes them.
         argv: the words, by default those of the command line.
 
     Returns:
@@ -110,10 +110,10 @@ def _split(words: list[str], config_type: type, run: Callable[..., Record]) -> t
         word = words.pop(0)
         if word == "--refresh":
             options["refresh"] = True
-        elif word == "--results" or (word == "--checkpoint" and _takes_checkpoint(run)):
+        elif word == "--results" or (word in _OPTIONS and _takes(run, word)):
             if not words:
-                raise ValueError(f"{word} needs a path after it")
-            options[word[2:]] = Path(words.pop(0))
+                raise ValueError(f"{word} needs a {'name' if word == '--device' else 'path'} after it")
+            options[word[2:]] = words.pop(0) if word == "--device" else Path(words.pop(0))
         else:
             values.update([_pair(word, kinds)])
     return values, options
@@ -126,8 +126,12 @@ def _pair(word: str, kinds: dict[str, str]) -> tuple[str, Any]:
     return name, read_value(name, text, kinds)
 
 
-def _takes_checkpoint(run: Callable[..., Record]) -> bool:
-    return "checkpoint" in inspect.signature(run).parameters
+#: Options that not every experiment takes.
+_OPTIONS = {"--checkpoint": "PATH", "--device": "cpu|cuda|auto"}
+
+
+def _takes(run: Callable[..., Record], option: str) -> bool:
+    return option[2:] in inspect.signature(run).parameters
 
 
 def _help(config_type: type, run: Callable[..., Record]) -> str:
@@ -136,7 +140,7 @@ def _help(config_type: type, run: Callable[..., Record]) -> str:
     for field in dataclasses.fields(config_type):
         default = "required" if field.default is dataclasses.MISSING else f"default {field.default!r}"
         keys.append(f"  {field.name}: {kinds[field.name]} ({default})")
-    checkpoint = " [--checkpoint PATH]" if _takes_checkpoint(run) else ""
+    options = "".join(f" [{option} {value}]" for option, value in _OPTIONS.items() if _takes(run, option))
     spec = sys.modules["__main__"].__spec__  # under -m the config's own module is called __main__
     module = spec.name if spec else config_type.__module__
-    return _USAGE.format(module=module, root=results_root(), keys="\n".join(keys), checkpoint=checkpoint)
+    return _USAGE.format(module=module, root=results_root(), keys="\n".join(keys), options=options)

@@ -6,13 +6,14 @@ Own: own-sweep
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
 
 from efvae.parameters import UsageError
 from efvae.records import results_root
-from efvae.sweep.grid import Cell, cells_of, experiment, read_file
+from efvae.sweep.grid import Cell, Experiment, cells_of, experiment, read_file
 from efvae.sweep.plan import Plan, plan
 from efvae.sweep.pool import Options, run
 from efvae.values import shown
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each process (default: 1)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: cpu)")
     parser.add_argument("--together", type=int, metavar="N", help="cells that one process trains, at most")
     parser.add_argument("--refresh", action="store_true", help="compute again although recorded")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its cost, run nothing")
@@ -66,7 +68,9 @@ def main(options: argparse.Namespace) -> int:
     found = experiment(stem)
     cells = _chosen(cells_of(found, grids, options.grid), options.only)
     given = {"results": options.results or results_root()} | ({"work": options.work} if options.work else {})
-    how = Options(**given, jobs=options.jobs, threads=options.threads, refresh=options.refresh)
+    how = Options(
+        **given, jobs=options.jobs, threads=options.threads, refresh=options.refresh, device=_device(found, options)
+    )
     if options.together is not None and options.together < 1:
         raise UsageError(f"--together must be at least 1; got {options.together}")
     planned = plan(found, cells, how.results, refresh=how.refresh, most=options.together)
@@ -83,6 +87,20 @@ def main(options: argparse.Namespace) -> int:
     for line in [*outcome.table(planned), *_kept(how.work / stem / "checkpoints")]:
         _tell(line)
     return 1 if outcome.failed else 0
+
+
+def _device(found: Experiment, options: argparse.Namespace) -> str:
+    """Refuse a device before an hour of planning, not in every process."""
+    from efvae.devices import DeviceError, find  # brings torch, which the help of the command can do without
+
+    name: str = options.device
+    if name != "cpu" and "device" not in inspect.signature(found.module.run).parameters:
+        raise UsageError(f"--device {shown(name)}: {found.stem} computes on the CPU only; leave --device away")
+    try:
+        find(name)
+    except DeviceError as error:
+        raise UsageError(f"--{error}") from None
+    return name
 
 
 def _chosen(cells: list[Cell], only: str | None) -> list[Cell]:

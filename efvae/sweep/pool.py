@@ -40,6 +40,7 @@ class Options:
         jobs: processes at a time.
         threads: of each process; the same number gives the same digits.
         refresh: compute although recorded.
+        device: where experiments compute that let one choose.
 
     Raises:
         UsageError: a number out of range.
@@ -52,6 +53,7 @@ class Options:
     jobs: int = 1
     threads: int = 1
     refresh: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("jobs", "threads"):
@@ -207,6 +209,7 @@ class _Sweep:
             "results": str(self.options.results.absolute()),
             "checkpoint": str(checkpoints.absolute()),
             "refresh": refresh,
+            "device": self.options.device,
         }
         self.launched |= digests
         self.running.append(start(group, locks, request, self.work / f"{group.key}.log", self.options.threads))

@@ -62,6 +62,7 @@ def main() -> int:
         "results": Path(request["results"]),
         "refresh": request["refresh"],
         "checkpoint": folder,
+        "device": request["device"],
         "progress": lambda *words: tell(progress=" ".join(map(str, words))),
     }
     together = len(configs) > 1 and hasattr(module, "run_together")

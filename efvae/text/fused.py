@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from efvae.text.batches import Batch
+from efvae.text.dense import AnyBatch
 
 __all__ = ["code_costs", "code_table", "word_sums"]
 
 
-def word_sums(table: Tensor, batch: Batch) -> Tensor:
+def word_sums(table: Tensor, batch: AnyBatch) -> Tensor:
     """The first layer of an encoder: x T, shape ``(documents, width)``, with its gradient in T.
 
     Args:
@@ -32,7 +32,7 @@ def word_sums(table: Tensor, batch: Batch) -> Tensor:
     return result
 
 
-def code_costs(h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: torch.dtype = torch.float32) -> Tensor:
+def code_costs(h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: torch.dtype = torch.float32) -> Tensor:
     """Cost of documents under codes of their own, shape ``(samples, documents)``, in nats.
 
     ::
@@ -58,7 +58,7 @@ def code_costs(h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: tor
     return result
 
 
-def code_table(h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: torch.dtype = torch.float32) -> Tensor:
+def code_table(h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: torch.dtype = torch.float32) -> Tensor:
     """Cost of each document under each of a list of codes, shape ``(codes, documents)``, in nats.
 
     The cost of :func:`code_costs`, for all pairs: one log-partition for a code, however many documents have it.
@@ -77,7 +77,7 @@ def code_table(h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: tor
     return result
 
 
-def _dense(batch: Batch) -> Tensor:
+def _dense(batch: AnyBatch) -> Tensor:
     if batch.dense is None:
         raise ValueError("a gradient in h needs the dense form of the documents: make Documents with a dtype")
     return batch.dense
@@ -128,7 +128,7 @@ def _exponentials(h: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 class _WordSums(Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, batch: Batch) -> Tensor:
+    def forward(ctx: Any, table: Tensor, batch: AnyBatch) -> Tensor:
         ctx.batch = batch
         return batch.sums(table)
 
@@ -140,7 +140,7 @@ class _WordSums(Function):
 
 class _CodeCosts(Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: torch.dtype) -> Tensor:
         table = _table(weight, bias, dtype)
         exponentials, total, partition = _exponentials(h, table)
         ctx.save_for_backward(h, table, exponentials, total)
@@ -169,7 +169,7 @@ class _CodeCosts(Function):
 
 class _CodeTable(Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: Batch, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: torch.dtype) -> Tensor:
         table = _table(weight, bias, dtype)
         exponentials, total, partition = _exponentials(h, table)
         ctx.save_for_backward(h, table, exponentials, total)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from efvae.estimators import Estimator
 from efvae.families import Bernoulli, all_bits
 from efvae.networks import mlp
-from efvae.text.batches import Batch, Documents
+from efvae.text.batches import Documents
+from efvae.text.dense import AnyBatch
 from efvae.text.fused import code_costs, code_table, word_sums
 from efvae.word_counts import WordCounts
 
@@ -96,7 +97,7 @@ class TextVAE(nn.Module):
         totals = x.word_totals() + 1 / x.n_words
         self.writer_bias.copy_((totals / totals.sum()).log())
 
-    def posterior(self, batch: Batch) -> Bernoulli:
+    def posterior(self, batch: AnyBatch) -> Bernoulli:
         """q(z | x) of each document.
 
         Paper: eq-14
@@ -108,7 +109,7 @@ class TextVAE(nn.Module):
             logits: Tensor = self.code_net(first + self.reader_bias).float()
         return Bernoulli(logits)
 
-    def costs(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+    def costs(self, batch: AnyBatch) -> Callable[[Tensor], Tensor]:
         """The function of codes, shape ``(s, documents, m)``, that gives their costs in nats, ``(s, documents)``.
 
         ::
@@ -129,7 +130,7 @@ class TextVAE(nn.Module):
         return costs
 
     def nelbo(
-        self, batch: Batch, estimator: Estimator, generator: torch.Generator | None = None
+        self, batch: AnyBatch, estimator: Estimator, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Negative ELBO and its KL term in nats, each of shape ``(documents,)``, relative to the saturated multinomial.
 

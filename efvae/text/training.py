@@ -14,31 +14,11 @@ from torch import Tensor, nn
 
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.estimators import Estimator
-from efvae.text.batches import Documents
 from efvae.text.model import TextVAE
+from efvae.text.passes import Corpora, evaluate, passes
 from efvae.train import Curve, TrainingError
 
 __all__ = ["Corpora", "Phase", "Run", "evaluate", "train_together"]
-
-#: Documents in one piece of an evaluation, where their codes are too many to be listed.
-PIECE = 512
-
-
-@dataclass(frozen=True)
-class Corpora:
-    """What a training run reads.
-
-    Args:
-        train: with a dense form if a decoder has hidden layers, see :class:`~efvae.text.batches.Documents`.
-        test: evaluated after each epoch.
-        held_out: evaluated likewise; None for none.
-
-    Own: own-text-training
-    """
-
-    train: Documents
-    test: Documents
-    held_out: Documents | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +82,11 @@ class Run:
     ) -> None:
         self.name = name
         self.model, self.best = model, copy.deepcopy(model)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
-        self.generator = torch.Generator(model.writer.device).manual_seed(seed)
+        device = model.writer.device
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=learning_rate, fused=True, capturable=device.type != "cpu"
+        )
+        self.generator = torch.Generator(device).manual_seed(seed)
         self.fingerprint, self.checkpoint = fingerprint, checkpoint
         self.epoch, self.curve = 0, Curve()
         self.clock = _Clock()
@@ -164,6 +147,7 @@ def train_together(
     batch_size: int = 256,
     order_seed: int = 0,
     checkpoint_every: int = 25,
+    graph: bool = True,
     progress: Callable[[int, int, Sequence[Run]], None] | None = None,
 ) -> None:
     """Train models in place, each document read once an epoch for all of them; resumable to the bit.
@@ -185,6 +169,7 @@ def train_together(
         batch_size: documents in a step.
         order_seed: of the order of the documents.
         checkpoint_every: epochs between two checkpoints.
+        graph: whether a CUDA device replays recorded steps, see :class:`~efvae.text.passes.FixedPasses`.
         progress: called after each epoch with the number done, the number in all, and the runs that did it.
 
     Raises:
@@ -198,17 +183,18 @@ def train_together(
         raise ValueError(f"train_together: expected at least 2 test documents, got {corpora.test.n_documents}")
     plan = [phase.estimator for phase in phases for _ in range(phase.epochs)]
     criterion = "nelbo_test" if corpora.held_out is None else "nelbo_held_out"
+    way = passes(corpora, batch_size, graph=graph)
     failed: dict[int, TrainingError] = {}
     for epoch in range(min(run.epoch for run in runs), len(plan)):
         active = [run for run in runs if run.epoch == epoch]  # no failed one: it stays at the epoch before
         if not active:
             break
         started = time.monotonic()
-        order = _order(corpora.train, order_seed, epoch)
-        totals = _epoch(active, corpora.train, plan[epoch], batch_size, order)
-        for run, total in zip(active, totals, strict=True):
+        order = _order(corpora.train.n_documents, order_seed, epoch)
+        figures = way.epoch(active, plan[epoch], order).cpu().tolist()  # the host waits here, once an epoch
+        for run, values in zip(active, figures, strict=True):
             try:
-                run.enter(_entries(run, float(total) / corpora.train.n_documents, corpora), criterion)
+                run.enter(dict(zip(corpora.figures, values, strict=True)), criterion)
             except TrainingError as error:
                 failed[id(run)] = error
         for run in active:
@@ -222,62 +208,7 @@ def train_together(
         raise TrainingError("; ".join(map(str, failed.values())))
 
 
-def _entries(run: Run, train: float, corpora: Corpora) -> dict[str, float]:
-    """An epoch of the curve."""
-    nelbo, kl = evaluate(run.model, corpora.test, run.generator)
-    entries = {
-        "nelbo_train": train,
-        "nelbo_test": float(nelbo.mean()),
-        "nelbo_test_even": float(nelbo[0::2].mean()),
-        "nelbo_test_odd": float(nelbo[1::2].mean()),
-        "kl_test": float(kl.mean()),
-    }
-    if corpora.held_out is not None:
-        entries["nelbo_held_out"] = float(evaluate(run.model, corpora.held_out, run.generator)[0].mean())
-    return entries
-
-
-@torch.no_grad()
-def evaluate(model: TextVAE, documents: Documents, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """NELBO and KL of each document in nats, float32, from one code drawn for each.
-
-    Args:
-        model: evaluated in float32.
-        documents: the documents.
-        generator: source of randomness.
-
-    Returns:
-        NELBO relative to the saturated multinomial and KL(q ‖ uniform), each of shape ``(documents,)``.
-
-    Paper: tab-2
-    """
-    training = model.training
-    model.eval()
-    piece = documents.n_documents if model.codes is not None else PIECE
-    nelbos, kls = [], []
-    for batch in documents.batches(piece):
-        q = model.posterior(batch)
-        kl = model.bits * math.log(2) - q.entropy()
-        nelbos.append(model.costs(batch)(q.sample((1,), generator))[0] + kl)
-        kls.append(kl)
-    model.train(training)
-    return torch.cat(nelbos), torch.cat(kls)
-
-
-def _order(train: Documents, seed: int, epoch: int) -> Tensor:
+def _order(n: int, seed: int, epoch: int) -> Tensor:
     # a function of the epoch, so that a resumed run needs no more than its number
     generator = torch.Generator().manual_seed((seed << 20) + epoch)
-    return torch.randperm(train.n_documents, generator=generator)
-
-
-def _epoch(runs: Sequence[Run], train: Documents, estimator: Estimator, batch_size: int, order: Tensor) -> list[Tensor]:
-    """One pass over the documents; the sums of their NELBOs, still on the device."""
-    totals = [torch.zeros((), dtype=torch.float64, device=run.model.writer.device) for run in runs]
-    for batch in train.shuffled(order).batches(batch_size):
-        for index, run in enumerate(runs):
-            run.optimizer.zero_grad(set_to_none=True)
-            nelbo, _ = run.model.nelbo(batch, estimator, run.generator)
-            nelbo.mean().backward()
-            run.optimizer.step()
-            totals[index] += nelbo.detach().sum()
-    return totals
+    return torch.randperm(n, generator=generator)

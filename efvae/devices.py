@@ -1,0 +1,108 @@
+"""Where to compute: a device by its name, and work that a CUDA device repeats without the host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+__all__ = ["DeviceError", "Repeated", "Streams", "find"]
+
+
+class DeviceError(ValueError):
+    """No such device."""
+
+
+def find(name: str) -> torch.device:
+    """The device of that name.
+
+    Args:
+        name: ``cpu``; ``cuda``, or ``cuda:1`` for the second; ``auto``: CUDA if this machine has it, else the CPU.
+
+    Raises:
+        DeviceError: another name, or a device that is not there.
+
+    Own: own-devices
+    """
+    if not re.fullmatch(r"cpu|auto|cuda(:\d{1,3})?", name):
+        raise DeviceError(f"device must be cpu, cuda, cuda:0, cuda:1, ... or auto; got {name!r}")
+    count = torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
+    if name == "auto":
+        name = "cuda" if count else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    if not count:
+        why = "no CUDA device is visible" if torch.version.cuda else "this PyTorch is built without CUDA"
+        raise DeviceError(f"device {name} is not there: {why}; take device cpu or auto")
+    device = torch.device(name if ":" in name else "cuda:0")
+    if device.index >= count:
+        raise DeviceError(f"device {name} is not there: expected cuda:0 to cuda:{count - 1}; or take device auto")
+    return device
+
+
+class Repeated:
+    """Work of fixed shape that is done again and again; on a CUDA device from a recorded graph.
+
+    The first call does the work as usual, which lets libraries and optimisers set up what they need. The second records
+    it as a graph, and it and all later ones replay that: one launch for the host, however many kernels.
+
+    The work reads and writes the same tensors each time, and neither its course nor its shapes depend on their values.
+
+    Args:
+        work: what to do.
+        generators: those it draws from.
+        graph: whether to record it; without, every call does the work as usual.
+
+    Own: own-devices
+    """
+
+    def __init__(self, work: Callable[[], None], generators: Sequence[torch.Generator], *, graph: bool) -> None:
+        self._work, self._generators, self._wanted = work, generators, graph
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        """Do it once."""
+        self._calls += 1
+        if not self._wanted or self._calls == 1:
+            self._work()
+            return
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            for generator in self._generators:
+                self._graph.register_generator_state(generator)
+            with torch.cuda.graph(self._graph):
+                self._work()  # recorded, not done
+        self._graph.replay()
+
+
+class Streams:
+    """Branches of work that may overlap on a CUDA device; one after the other elsewhere.
+
+    Args:
+        device: where.
+        number: of streams that the branches share.
+
+    Own: own-devices
+    """
+
+    def __init__(self, device: torch.device, number: int) -> None:
+        self._streams = [torch.cuda.Stream(device) for _ in range(number)] if device.type == "cuda" else []
+
+    def begin(self) -> None:
+        """From here on branches see what was done before."""
+        for stream in self._streams:
+            stream.wait_stream(torch.cuda.current_stream(stream.device))
+
+    def branch(self, index: int) -> AbstractContextManager[object]:
+        """The context of a branch; those of one number modulo that of streams follow each other."""
+        if not self._streams:
+            return nullcontext()
+        return torch.cuda.stream(self._streams[index % len(self._streams)])
+
+    def end(self) -> None:
+        """From here on all sees what the branches did."""
+        for stream in self._streams:
+            torch.cuda.current_stream(stream.device).wait_stream(stream)

@@ -1,0 +1,90 @@
+"""Devices by name, repeated work, and the pretended device that stands in for one in the tests."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from efvae.devices import DeviceError, Repeated, Streams, find
+from tests.pretend import pretended_gpu
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: run this where there is one")
+
+
+def test_a_device_is_found_by_its_name(monkeypatch):
+    assert find("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find("auto") == find("cuda") == torch.device("cuda:0")
+    assert find("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(DeviceError, match="cuda:2 is not there: expected cuda:0 to cuda:1"):
+        find("cuda:2")
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find("auto") == torch.device("cpu")
+    for version, why in ((None, "built without CUDA"), ("13.0", "no CUDA device is visible")):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        with pytest.raises(DeviceError, match=f"device cuda is not there: .*{why}; take device cpu or auto"):
+            find("cuda")
+    for name in ("gpu", "cuda:", "cuda:-1", "CPU", ""):
+        with pytest.raises(DeviceError, match="device must be cpu, cuda"):
+            find(name)
+
+
+def test_repeated_work_is_done_as_often_as_asked():
+    total = torch.zeros(())
+    work = Repeated(lambda: total.add_(1), [], graph=False)
+    for _ in range(3):
+        work()
+    assert total == 3
+
+
+@needs_gpu
+def test_a_graph_draws_new_numbers_each_time_and_those_of_eager_work():
+    def draws(*, graph):
+        source = torch.Generator("cuda").manual_seed(1)
+        buffer, streams = torch.empty(1000, device="cuda"), Streams(torch.device("cuda"), 2)
+
+        def work():
+            streams.begin()
+            with streams.branch(3):
+                buffer.uniform_(generator=source)
+            streams.end()
+
+        again = Repeated(work, [source], graph=graph)
+        found = []
+        for _ in range(5):
+            again()
+            found.append(buffer.cpu())
+        return torch.stack(found), source.get_state()
+
+    eager, replayed = draws(graph=False), draws(graph=True)
+    torch.testing.assert_close(replayed, eager, rtol=0, atol=0)
+    assert len(eager[0].unique(dim=0)) == 5
+
+
+def test_the_pretended_device_computes_and_refuses_mixtures(monkeypatch):
+    with pretended_gpu(monkeypatch) as looks:
+        weight = torch.nn.Parameter(torch.ones(3, 2).to("gpu"))
+        x = torch.arange(12.0, device="gpu").view(4, 3)
+        optimizer = torch.optim.Adam([weight], fused=True, capturable=True)
+        (x @ weight).sum().backward()
+        optimizer.step()
+        assert weight.device.type == "gpu"
+        assert not looks
+        assert weight.detach().cpu()[0, 0] == pytest.approx(0.999)
+        assert len(looks) == 1
+        for mixture in (lambda: x + torch.ones(3), lambda: x @ torch.ones(3, 2), lambda: x[:, torch.tensor([0, 1])]):
+            with pytest.raises(RuntimeError, match="expected all tensors to be on the same device"):
+                mixture()
+        del looks[:]
+        assert (x * torch.tensor(2.0)).sum() + 1.0 > x.sum()  # numbers of the CPU may be used, an assertion is a look
+        assert len(looks) == 1
+        for look in (x.nonzero, x.tolist, lambda: x[x > 3], lambda: float(x.sum()), lambda: x.bool().any().item()):
+            del looks[:]
+            look()
+            assert len(looks) == 1
+        with pytest.raises(TypeError, match="numpy"):
+            x.numpy()
