@@ -151,8 +151,13 @@ def pretended_gpu(monkeypatch) -> Iterator[Looks]:
         _REGISTERED.append(module)
     true_generator = torch.Generator
 
-    def generator(device="cpu"):  # the same numbers as on the CPU
-        return true_generator("cpu" if torch.device(device).type == NAME else device)
+    class Generator(true_generator):
+        """The same numbers as on the CPU, though it says it is on the device."""
+
+        device = torch.device(NAME)
+
+    def generator(device="cpu"):
+        return Generator() if torch.device(device).type == NAME else true_generator(device)
 
     global _looks  # noqa: PLW0603 - there is one device
     _looks = Looks()
