@@ -24,8 +24,6 @@ __all__ = ["Row", "Target", "main", "render", "score", "targets"]
 
 #: The spread is shown from this many seeds on: the deviation of two numbers says little.
 SEEDS_FOR_SPREAD = 3
-#: Source of a row whose number has an upper bound and no printed number.
-BOUND = "bound"
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,13 @@ class Target:
     Args:
         item: label of the paper's item, or of a statement of our own.
         quantity: what is measured, in words.
-        paper: the number as printed; of a ``bound``, that bound, or empty where nothing is known.
+        paper: the number as printed.
         unit: its unit.
-        tolerance: largest absolute difference that counts as agreement, in that unit; of a ``bound`` empty.
+        tolerance: largest absolute difference that counts as agreement, in that unit.
         stem: folder of the records.
         where: filter on their config, ``key=value;...``.
         metric: name among their metrics.
-        source: ``paper``; ``own`` for a second computation of ours of a number of the paper; ``bound`` for a number
-            that the paper has not and that stands beside an upper bound of it.
+        source: ``paper``, or ``own`` for a second computation of ours of a number of the paper.
 
     Own: own-scoreboard
     """
@@ -102,11 +99,7 @@ def targets(root: Path | None = None) -> list[Target]:
     for number, line in enumerate(lines[1:], start=2):
         try:
             target = Target(*line)
-            if target.source == BOUND:
-                sound = not target.tolerance and (not target.paper or math.isfinite(float(target.paper)))
-            else:
-                sound = math.isfinite(float(target.paper)) and float(target.tolerance) > 0
-            if not sound:
+            if not (math.isfinite(float(target.paper)) and float(target.tolerance) > 0):
                 raise ValueError
             found.append(target)
         except (TypeError, ValueError):
@@ -122,7 +115,6 @@ def score(target: Target, root: Path | None = None) -> Row:
 
         ours = mean over seeds,  spread = standard deviation over seeds (from 3 seeds on)
         verdict = within tolerance  if |ours − paper| ≤ tolerance,  else miss;  open without a record
-        of a bound: below its bound, above its bound, or measured where there is none
 
     Args:
         target: the number.
@@ -142,23 +134,13 @@ def score(target: Target, root: Path | None = None) -> Row:
         mean = math.fsum(values) / len(values)
         ours = f"{mean:.{decimals}f}"
         spread = f"{statistics.stdev(values):.{decimals}f}" if len(values) >= SEEDS_FOR_SPREAD else ""
-        verdict = _beside_bound(target, mean) if target.source == BOUND else _agreement(target, mean)
+        slack = 1e-9 * abs(float(target.paper))  # -3.64 is within 0.01 of -3.65, whatever binary fractions say
+        hit = abs(mean - float(target.paper)) <= float(target.tolerance) + slack
+        verdict = "within tolerance" if hit else "miss"
         record = " ".join(f"{r.stem}/{r.cell}.json" for r in chosen if r.metrics[target.metric] is not None)
     count = str(len(values))
     head = (target.item, target.quantity, target.unit, target.paper)
     return Row(*head, ours, spread, count, target.tolerance, verdict, record, target.source)
-
-
-def _agreement(target: Target, mean: float) -> str:
-    slack = 1e-9 * abs(float(target.paper))  # -3.64 is within 0.01 of -3.65, whatever binary fractions say
-    hit = abs(mean - float(target.paper)) <= float(target.tolerance) + slack
-    return "within tolerance" if hit else "miss"
-
-
-def _beside_bound(target: Target, mean: float) -> str:
-    if not target.paper:
-        return "measured"
-    return "below its bound" if mean <= float(target.paper) else "above its bound"
 
 
 def _records(target: Target, root: Path | None) -> list[Record]:

@@ -377,12 +377,12 @@ if of_encoder is None:
     of_encoder = as_pictures(torch.cat([reconstructions(learned.vaes["encoder"], learned.truth), truth_row]).cpu())
 print("shown:", "recorded run on the photographs, seed 0" if from_records else f"this run, {data}")
 
-# %% mystnb={"figure": {"name": "fig-3", "caption": "The paper's figure, on photographs of fruit in place of CelebA: samples of the truth; reconstructions from the encoder's mean code; reconstructions from codes sampled from the encoder. Encoder by conditional likelihood, decoder of the truth."}, "image": {"alt": "Three rows of ten small pictures of fruit: samples of the truth, and below each its two reconstructions, which have its colour at best and often are another fruit."}}
+# %% mystnb={"figure": {"name": "fig-3", "caption": "The paper's figure, on photographs of fruit in place of CelebA: samples of the truth; reconstructions from the encoder's mean code; reconstructions from codes sampled from the encoder. Encoder by conditional likelihood, decoder of the truth."}, "image": {"alt": "Three rows of ten small pictures of fruit: samples of the truth, and below each its two reconstructions. From the mean code shape and colour are nearly kept; from a sampled code some pictures are of another fruit."}}
 names = ("sample of the truth", "from the mean code", "from a sampled code")
 figure = picture_plots.picture_rows(dict(zip(names, of_encoder[:3], strict=True)))
 plt.show()
 
-# %% mystnb={"figure": {"name": "fig-4", "caption": "The paper's figure, on photographs of fruit in place of CelebA: samples of the truth and of the decoders after joint training with the noise fixed and learned; one code for each column."}, "image": {"alt": "Three rows of ten small pictures, one code for each column: fruits of the truth, and what the decoders after joint training with fixed and with learned noise make of the same codes, blurred and alike."}}
+# %% mystnb={"figure": {"name": "fig-4", "caption": "The paper's figure, on photographs of fruit in place of CelebA: samples of the truth and of the decoders after joint training with the noise fixed and learned; one code for each column."}, "image": {"alt": "Three rows of ten small pictures, one code for each column: fruits of the truth, and what the decoders after joint training with fixed and with learned noise make of the same codes: outlines frayed and blurred, colours faded, texture and highlights gone."}}
 rows = {"truth": of_encoder[3]}
 for stage, name in (("joint_fixed", "noise fixed"), ("joint_learned", "noise learned")):
     if from_records:

@@ -342,6 +342,33 @@ def test_what_the_records_of_the_photographs_say():
             assert longer[name] > short[name], "the longer joint training goes on in the same direction"
 
 
+def test_what_the_records_at_the_papers_size_say():
+    """What the page says of them: the order of the ELBOs, the fair start, where the distance is largest, flatness."""
+    found = records.load(images.STEM, data="photographs", size=64, encoder="diagonal")
+    by_stage = {stage: [r for r in found if r.config["stage"] == stage] for stage in images.STAGES}
+    (first,), (alone,) = ([r.metrics for r in by_stage[stage]] for stage in ("encoder", "encoder_elbo"))
+    fixed, learned = (
+        {r.config["seed"]: r.metrics for r in by_stage[stage]} for stage in ("joint_fixed", "joint_learned")
+    )
+    assert set(fixed) == set(learned) == {0, 1, 2}
+    assert first["elbo"] < -400_000
+    assert alone["frechet_classifier"] == first["frechet_classifier"]
+    for seed in fixed:
+        assert -2000 < fixed[seed]["elbo"] < 0 < 7000 < learned[seed]["elbo"] < learned[seed]["entropy_bound"]
+        assert alone["elbo"] < fixed[seed]["elbo"] - 15_000
+        assert 80 * first["frechet_classifier"] < learned[seed]["frechet_classifier"]
+        apart = fixed[seed]["frechet_classifier_spread"] + learned[seed]["frechet_classifier_spread"]
+        assert learned[seed]["frechet_classifier"] + apart < fixed[seed]["frechet_classifier"]
+        assert fixed[seed]["affine_share_support"] > first["affine_share_support"] + 0.2
+        assert learned[seed]["sigma"] > 0.065
+    for record in by_stage["joint_fixed"] + by_stage["joint_learned"]:
+        distances = record.curve["frechet_classifier"]
+        assert distances.index(max(distances)) <= len(distances) // 2
+        assert distances[-1] < 0.9 * max(distances)
+        assert distances[2] > 0.7 * max(distances)  # a tenth of the steps
+        assert record.metrics["converged"] == 1
+
+
 def test_needed_keeps_what_a_stage_uses():
     assert needed(SMOKE, "gan").gan_steps == SMOKE.gan_steps
     assert needed(SMOKE, "gan").sigma == Config().sigma

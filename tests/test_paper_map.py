@@ -1,11 +1,13 @@
 """The paper map is complete, and a closed item is what it says: page, code, notebook cell and test."""
 
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 import yaml
 
+from efvae import records
 from tools import pages, paper_map
 from tools.paper_map import ROOT, Item, Pointers
 
@@ -168,3 +170,16 @@ def test_a_closed_row_links_what_was_found(monkeypatch):
     assert "{py:obj}`elbo <efvae.exact.elbo>`, `gone.f`" in row
     assert "{doc}`n </notebooks/n>`, `hidden`, `test_exact.py`" in row
     assert "[closed]{.verdict-ok}" in row
+
+
+def test_the_photographs_have_their_table_on_the_scoreboard():
+    """Mean over seeds beside the bound of 19375.6 nats; a stage without records says so."""
+    rows = records.load("sec4_2_images", **pages.PHOTOGRAPHS)
+    lines = pages.photographs_section(rows)
+    (learned,) = [line for line in lines if line.startswith("| joint training, learned noise")]
+    elbos = [row.metrics["elbo"] for row in rows if row.config["stage"] == "joint_learned"]
+    assert f"| {statistics.mean(elbos):.1f} ± {statistics.stdev(elbos):.1f} | 19375.6 |" in learned
+    assert learned.endswith(f"| {len(elbos)} |")
+    assert any("| 1 |" in line and line.startswith("| encoder by conditional") for line in lines)
+    assert sum("| – | – | – | 0 |" in line for line in pages.photographs_section([])) == len(pages.PHOTOGRAPHS_STAGES)
+    assert "\n".join(lines) in pages.scoreboard_page(set())

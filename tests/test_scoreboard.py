@@ -96,15 +96,6 @@ def test_a_wrong_metric_or_filter_is_named(tmp_path):
         scoreboard.score(dataclasses.replace(TARGET, where="encode=x"), tmp_path)
 
 
-def test_a_number_without_a_printed_one_stands_beside_its_bound(tmp_path):
-    target = dataclasses.replace(TARGET, paper="-3.65", tolerance="", source="bound")
-    assert scoreboard.score(target, tmp_path).verdict == "open"
-    store(tmp_path, -3.651)
-    assert scoreboard.score(target, tmp_path).verdict == "below its bound"
-    assert scoreboard.score(dataclasses.replace(target, paper=""), tmp_path).verdict == "measured"
-    assert scoreboard.score(dataclasses.replace(target, paper="-3.66"), tmp_path).verdict == "above its bound"
-
-
 HEADER = ",".join(field.name for field in dataclasses.fields(Target)) + "\n"
 LINE = ",".join(dataclasses.astuple(TARGET)) + "\n"
 
@@ -118,8 +109,6 @@ LINE = ",".join(dataclasses.astuple(TARGET)) + "\n"
         (HEADER + LINE.replace("-3.70", "high"), "line 2: expected 9 fields, a number"),
         (HEADER + LINE.replace("0.01", "0"), "line 2"),
         (HEADER + LINE.replace("-3.70", "nan"), "line 2"),
-        (HEADER + LINE.replace("paper", "bound"), "line 2"),
-        (HEADER + LINE.replace("-3.70", ""), "line 2"),
     ],
 )
 def test_a_damaged_table_is_named(text, message, tmp_path):
