@@ -183,11 +183,31 @@ def test_latents_in_use_are_those_that_the_encoder_reads():
     assert measures.latents_in_use(vae, Truth(decoder, 3, 0.05), 500, 0)["active_latents"] == 2
 
 
+def test_an_encoder_alone_by_the_elbo_leaves_the_decoder_of_the_truth(learned, folder):
+    found = images.solve(dataclasses.replace(SMOKE, stage="encoder_elbo"), folder / "checkpoints", folder / "alone")
+    alone = found.records["encoder_elbo"]
+    first = learned.records["encoder"].metrics
+    assert alone.metrics["elbo"] > first["elbo"] + 10 * (alone.metrics["elbo_error"] + first["elbo_error"])
+    assert alone.metrics["frechet_classifier"] == first["frechet_classifier"]
+    truth = learned.truth.decoder.state_dict()
+    kept = found.vaes["encoder_elbo"].decoder.state_dict()
+    assert all(torch.equal(value, truth[key]) for key, value in kept.items())
+    assert read_picture(picture_path(folder / "alone" / images.STEM, alone.cell)).shape == (4, 10, 16, 16, 3)
+
+
 def test_flat_curves():
     rising = [float(k) for k in range(20)]
     assert measures.flat(rising) == (False, 4.0)
     assert measures.flat([-1e6, *[1.0 + 0.01 * k for k in range(19)]])[0]
     assert measures.flat([0.0, 100, 100, 100, 100, 100.5])[0]
+    # most of the gain in the first tenth, then a straight line up: flat by the whole gain only
+    climbing = [-1e6, *(0.1 * k for k in range(40))]
+    told = measures.settled(climbing)
+    assert told["converged"] == 1
+    assert told["converged_after_tenth"] == 0
+    assert told["gain"] == pytest.approx(1e6 + 3.75)
+    assert told["gain_after_tenth"] == pytest.approx(3.75 - climbing[4])
+    assert measures.settled([-1e6, *([0.0] * 4), *([1.0] * 36)])["converged_after_tenth"] == 1
 
 
 def test_a_row_of_pictures_survives_its_file(tmp_path):

@@ -18,7 +18,7 @@ from efvae.values import check_fields
 __all__ = ["DATA", "STAGES", "STEM", "Config", "fingerprint", "load_images", "needed"]
 
 STEM = "sec4_2_images"
-STAGES = ("gan", "encoder", "joint_fixed", "joint_learned")
+STAGES = ("gan", "encoder", "encoder_elbo", "joint_fixed", "joint_learned")
 DATA = ("synthetic", "photographs", "celeba", "folder")
 FEATURES = ("classifier", "inception")
 PRECISIONS = ("float32", "bfloat16")
@@ -29,7 +29,7 @@ SYNTHETIC_IMAGES = 4096
 _FIRST_USED = {
     "gan": (),
     "encoder": ("sigma", "encoder", "encoder_steps", "encoder_rate", "eval_elbo"),
-    "joint_fixed": ("seed", "joint_steps", "joint_rate"),
+    "encoder_elbo": ("seed", "joint_steps", "joint_rate"),
 }
 
 
@@ -41,8 +41,9 @@ class Config:
         data: ``synthetic`` (ellipses made on the spot), ``photographs`` (of fruit, redistributable), ``celeba`` or
             ``folder`` (what ``EFVAE_IMAGES`` names).
         stage: ``gan`` trains the truth, ``encoder`` the encoder for it by conditional likelihood, ``joint_fixed`` and
-            ``joint_learned`` both parts by the ELBO with σ_d fixed or learned. A stage computes those it rests on.
-        seed: of the joint stage: its batches and draws.
+            ``joint_learned`` both parts by the ELBO with σ_d fixed or learned; ``encoder_elbo``, not in the paper, the
+            encoder alone by the ELBO, in as many steps as a joint stage. A stage computes those it rests on.
+        seed: of a stage that maximises the ELBO: its batches and draws.
         truth_seed: of the truth and the first encoder: their weights and batches.
         size: pixels a side, 16, 32 or 64.
         latent: n_z.

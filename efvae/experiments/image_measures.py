@@ -15,7 +15,15 @@ from efvae.experiments.image_truth import Truth
 from efvae.image_vae import ImageVAE
 from efvae.metrics.frechet import Moments, distance, moments
 
-__all__ = ["Comparison", "affine_share", "elbo_on_fresh_samples", "flat", "latents_in_use", "support_of_encoder"]
+__all__ = [
+    "Comparison",
+    "affine_share",
+    "elbo_on_fresh_samples",
+    "flat",
+    "latents_in_use",
+    "settled",
+    "support_of_encoder",
+]
 
 #: A latent dimension is active if its posterior mean varies by more than this over x (prior variance: 1).
 ACTIVE = 0.01
@@ -191,7 +199,7 @@ class Comparison:
         }
 
 
-def flat(values: list[float]) -> tuple[bool, float]:
+def flat(values: list[float], start: int = 0) -> tuple[bool, float]:
     """Whether a curve has become flat: its last fifth changes it by less than 1 % of the total gain.
 
     ::
@@ -200,6 +208,7 @@ def flat(values: list[float]) -> tuple[bool, float]:
 
     Args:
         values: at equal distances, the start first.
+        start: place of the value that the gain counts from.
 
     Returns:
         Whether, and the change.
@@ -210,4 +219,27 @@ def flat(values: list[float]) -> tuple[bool, float]:
     end = statistics.fmean(values[-window:])
     four_fifths = max(window, len(values) - len(values) // 5)
     change = end - statistics.fmean(values[four_fifths - window : four_fifths])
-    return abs(change) < 0.01 * abs(end - values[0]), change
+    return abs(change) < 0.01 * abs(end - values[start]), change
+
+
+def settled(elbo: list[float]) -> dict[str, float]:
+    """Whether the ELBO has become flat, by the whole gain and by the gain after the first tenth of the steps.
+
+    An encoder that is far from what the ELBO wants makes nearly all of the gain in its first steps, and one percent of
+    that is much; the second rule leaves those steps out.
+
+    Args:
+        elbo: at equal distances, the start first.
+
+    Own: own-images
+    """
+    tenth = (len(elbo) - 1) // 10
+    (of_all, change), (of_late, _) = flat(elbo), flat(elbo, tenth)
+    end = statistics.fmean(elbo[-max(1, len(elbo) // 10) :])
+    return {
+        "converged": float(of_all),
+        "last_fifth_change": change,
+        "gain": end - elbo[0],
+        "gain_after_tenth": end - elbo[tenth],
+        "converged_after_tenth": float(of_late),
+    }

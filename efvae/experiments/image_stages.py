@@ -18,8 +18,8 @@ from efvae.train import Curve, TrainConfig, fit
 
 __all__ = ["empty_vae", "train_encoder", "train_joint"]
 
-#: Entries of a curve, and images of each entry.
-LOOKS, LOOK_IMAGES = 15, 1024
+#: Entries of a curve (a tenth of the steps is a whole number of them), and images of each entry.
+LOOKS, LOOK_IMAGES = 40, 1024
 #: Share of the learning rate that is left at the last step.
 FINAL_RATE = 0.02
 
@@ -96,7 +96,7 @@ def train_joint(
     """Maximise the ELBO over encoder and decoder, from the truth and its encoder, on fresh samples of p*.
 
     Args:
-        config: its stage says whether σ_d is learned.
+        config: its stage says whether σ_d is learned; in stage ``encoder_elbo`` the decoder stays the truth's.
         truth: p*.
         start: the truth's decoder with the encoder of :func:`train_encoder`; not changed.
         comparison: for the curve.
@@ -113,6 +113,7 @@ def train_joint(
     """
     vae = empty_vae(config, learn_sigma=config.stage == "joint_learned")
     vae.load_state_dict(start.state_dict())
+    vae.decoder.requires_grad_(config.stage != "encoder_elbo")
 
     def loss(z: Tensor, generator: torch.Generator) -> Tensor:
         with half_precision(config):
