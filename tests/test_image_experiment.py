@@ -5,9 +5,12 @@ Labels: sec-4-2, tab-1, fig-3, fig-4, fn-3, own-active-latents, own-affine-share
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,37 @@ def test_a_killed_run_resumes_to_the_same_record(learned, folder, tmp_path, monk
             images.solve(config, tmp_path / "killed")
     resumed = images.solve(config, tmp_path / "killed").records
     assert all(records.same(resumed[stage], record) for stage, record in whole.items())
+
+
+def test_cells_that_run_at_the_same_time_train_a_shared_stage_once(learned, folder, tmp_path, monkeypatch, capfd):
+    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
+    data = load_images(SMOKE).sha256
+    store, mark = Store(tmp_path / "checkpoints"), fingerprint(SMOKE, data, "gan")
+    store.path("gan", mark, "model").unlink()
+    trained = []
+
+    def train_gan(*_):
+        trained.append(1)
+        time.sleep(1)
+        return copy.deepcopy(learned.truth.decoder), learned.records["gan"].curve | {
+            "frechet": learned.records["gan"].curve["frechet_classifier"]
+        }
+
+    monkeypatch.setattr(images, "train_gan", train_gan)
+    cell = dataclasses.replace(SMOKE, stage="gan")
+    found: list[records.Record] = []
+    both = [
+        threading.Thread(target=lambda: found.append(images.solve(cell, store.folder).records["gan"])) for _ in "ab"
+    ]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert len(found) == 2
+    assert trained == [1]
+    assert records.same(*found)
+    assert "waiting for another process that trains gan" in capfd.readouterr().err
+    assert not list(store.folder.glob(".*.lock"))
 
 
 def kill_at(patch, module, name, calls):

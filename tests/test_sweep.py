@@ -12,10 +12,10 @@ import pytest
 
 import efvae.experiments
 from efvae import cli, records
+from efvae.locks import try_lock
 from efvae.parameters import UsageError
 from efvae.records import Record
 from efvae.sweep import Group, cells_of, experiment, plan, read_file
-from efvae.sweep.locks import try_lock
 from efvae.sweep.plan import _estimate, duration
 from tests.sweeps import FAULTY, ROOT, SITE, environment, left_behind, recorded, sweep
 
@@ -372,7 +372,7 @@ def test_a_lock_that_was_removed_while_we_waited_is_not_ours(tmp_path, monkeypat
 def test_a_killed_holder_frees_its_lock(tmp_path):
     path = tmp_path / ".a.lock"
     code = (
-        "import os, signal, sys; from pathlib import Path; from efvae.sweep.locks import try_lock\n"
+        "import os, signal, sys; from pathlib import Path; from efvae.locks import try_lock\n"
         "assert try_lock(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], env=environment(), check=False)

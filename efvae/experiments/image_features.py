@@ -86,8 +86,10 @@ def feature_network(
         torch.manual_seed(0)  # one classifier for all seeds: a distance must not depend on the model it judges
         network = placed(Classifier(len(images.classes), config.size))
     if store.restore("features", fingerprint, network) is None:
-        _train(network, images, config.feature_steps)
-        store.keep("features", fingerprint, network)
+        with store.alone("features", fingerprint):
+            if store.restore("features", fingerprint, network) is None:
+                _train(network, images, config.feature_steps)
+                store.keep("features", fingerprint, network)
     network.eval().requires_grad_(requires_grad=False)
     return network.features, network
 

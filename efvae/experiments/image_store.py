@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +18,15 @@ from torch import Tensor, nn
 
 from efvae.checkpoint import CheckpointError
 from efvae.data.images import scaled
+from efvae.locks import try_lock
 from efvae.train import Curve
 
 __all__ = ["Store", "device", "images_in_batches", "placed"]
 
 Module = TypeVar("Module", bound=nn.Module)
+
+#: Seconds between two tries to get a lock.
+PAUSE = 0.5
 
 
 def device() -> torch.device:
@@ -54,6 +61,28 @@ class Store:
     def path(self, name: str, fingerprint: str, kind: str) -> Path | None:
         """File of a stage: ``<name>-<8 hex digits>.<kind>.safetensors``."""
         return None if self.folder is None else self.folder / f"{name}-{fingerprint[:8]}.{kind}.safetensors"
+
+    @contextlib.contextmanager
+    def alone(self, name: str, fingerprint: str) -> Iterator[None]:
+        """Of several processes with this folder one at a time trains a stage; look again for it once inside.
+
+        Who has to wait says so on standard error. A process that dies leaves no lock behind.
+        """
+        if self.folder is None:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f".{name}-{fingerprint[:8]}.lock"
+        lock = try_lock(path)
+        if lock is None:
+            print(f"waiting for another process that trains {name} in {self.folder}", file=sys.stderr)
+        while lock is None:
+            time.sleep(PAUSE)
+            lock = try_lock(path)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def keep(self, name: str, fingerprint: str, model: nn.Module, curve: Curve | None = None) -> None:
         """Write a finished model and its curve, in one step; the state to resume from is not needed any more."""

@@ -207,14 +207,19 @@ class _Run:
         self, stage: str, empty: torch.nn.Module, train: Callable[[Path | None], tuple[torch.nn.Module, Curve]]
     ) -> tuple[Curve, float]:
         """Fill a model from the store or by training; its curve and the seconds it took."""
-        mark, started = fingerprint(self.config, self.images.sha256, stage), time.monotonic()
+        mark = fingerprint(self.config, self.images.sha256, stage)
         stored = self.store.restore(stage, mark, empty)
         if stored is not None:
             return stored, 0.0
-        model, curve = train(self.store.path(stage, mark, "state"))
-        empty.load_state_dict(model.state_dict())
-        self.store.keep(stage, mark, empty, curve)
-        return curve, time.monotonic() - started
+        with self.store.alone(stage, mark):
+            started = time.monotonic()
+            stored = self.store.restore(stage, mark, empty)  # by another process while we waited
+            if stored is not None:
+                return stored, 0.0
+            model, curve = train(self.store.path(stage, mark, "state"))
+            empty.load_state_dict(model.state_dict())
+            self.store.keep(stage, mark, empty, curve)
+            return curve, time.monotonic() - started
 
     def _record(
         self,

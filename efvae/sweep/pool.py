@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from efvae.locks import Lock, try_lock
 from efvae.parameters import UsageError
 from efvae.records import RecordError, config_dict, project_root
 from efvae.sweep.grid import Cell
-from efvae.sweep.locks import Lock, try_lock
 from efvae.sweep.outcome import Outcome
 from efvae.sweep.plan import Group, Plan, duration, look_up
 from efvae.sweep.process import Process, start

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from efvae.sweep.locks import Lock
+from efvae.locks import Lock
 from efvae.sweep.plan import Group
 
 __all__ = ["Process", "start"]

@@ -1,4 +1,4 @@
-"""One holder for each cell: a lock that the kernel releases when its process ends, however it ends.
+"""One holder for each cell or stage: a lock that the kernel releases when its process ends, however it ends.
 
 Own: own-sweep
 """
@@ -51,7 +51,7 @@ def try_lock(path: Path) -> Lock | None:
 
     Own: own-sweep
     """
-    import fcntl  # Unix only, and only a sweep needs it
+    import fcntl  # Unix only, and only runs that store something need it
 
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
