@@ -19,7 +19,7 @@ from efvae.train import Curve, TrainConfig, fit
 __all__ = ["empty_vae", "train_encoder", "train_joint"]
 
 #: Entries of a curve (a tenth of the steps is a whole number of them), and images of each entry.
-LOOKS, LOOK_IMAGES = 40, 1024
+LOOKS, LOOK_IMAGES = 20, 1024
 #: Share of the learning rate that is left at the last step.
 FINAL_RATE = 0.02
 
