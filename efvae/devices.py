@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
 
-__all__ = ["DeviceError", "Repeated", "Streams", "find"]
+__all__ = ["DeviceError", "Repeated", "Streams", "current", "find", "on"]
+
+_CURRENT: ContextVar[torch.device | None] = ContextVar("device", default=None)
 
 
 class DeviceError(ValueError):
@@ -40,6 +43,35 @@ def find(name: str) -> torch.device:
     if device.index >= count:
         raise DeviceError(f"device {name} is not there: expected cuda:0 to cuda:{count - 1}; or take device auto")
     return device
+
+
+def current() -> torch.device:
+    """The device that :func:`on` has chosen; without it the CPU.
+
+    Own: own-devices
+    """
+    return _CURRENT.get() or torch.device("cpu")
+
+
+@contextmanager
+def on(name: str) -> Iterator[torch.device]:
+    """Compute on a device: within the context it is :func:`current`, and float32 means float32 there.
+
+    Args:
+        name: see :func:`find`.
+
+    Raises:
+        DeviceError: see :func:`find`.
+
+    Own: own-devices
+    """
+    chosen, rounds = _CURRENT.set(find(name)), torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # or convolutions on CUDA would keep 10 bits, in evaluations as well
+    try:
+        yield current()
+    finally:
+        torch.backends.cudnn.allow_tf32 = rounds
+        _CURRENT.reset(chosen)
 
 
 class Repeated:

@@ -23,6 +23,7 @@ image_encoder_steps: int = 300  # in [1, 10**7]: images, the encoder
 image_joint_steps: int = 300  # in [1, 10**7]: images, encoder and decoder
 image_batch: int = 32  # in [2, 65536]: images a step
 eval_images: int = 512  # in [16, 10**7]: images of a Fréchet distance
+device: str = "cpu"  # in {cpu, cuda, auto}: where to train the images; auto: CUDA if it is there
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 
 # %%
@@ -250,8 +251,8 @@ cell = images.Config(
     seed=seed, stage="joint_fixed",
 )  # fmt: skip
 with tempfile.TemporaryDirectory() as folder:  # both joint stages share the truth and the encoder
-    fixed = images.solve(cell, Path(folder), results)
-    learned = images.solve(replace(cell, stage="joint_learned"), Path(folder), results)
+    fixed = images.solve(cell, Path(folder), results, device=device)
+    learned = images.solve(replace(cell, stage="joint_learned"), Path(folder), results, device=device)
 measured = {**fixed.records, **learned.records}
 distance = "fid" if features == "inception" else "frechet_classifier"
 for stage in ("encoder", "joint_fixed", "joint_learned"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efvae.devices import DeviceError, Repeated, Streams, find
+from efvae.devices import DeviceError, Repeated, Streams, current, find, on
 from tests.pretend import pretended_gpu
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: run this where there is one")
@@ -31,6 +31,17 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch):
     for name in ("gpu", "cuda:", "cuda:-1", "CPU", ""):
         with pytest.raises(DeviceError, match="device must be cpu, cuda"):
             find(name)
+
+
+def test_the_chosen_device_holds_within_its_context(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    before = torch.backends.cudnn.allow_tf32
+    with on("cuda") as device:
+        assert device == current() == torch.device("cuda:0")
+        assert not torch.backends.cudnn.allow_tf32
+    assert current() == torch.device("cpu")
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_repeated_work_is_done_as_often_as_asked():

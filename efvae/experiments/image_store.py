@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from efvae import devices
 from efvae.checkpoint import CheckpointError
 from efvae.data.images import scaled
 from efvae.locks import try_lock
@@ -30,11 +31,11 @@ PAUSE = 0.5
 
 
 def device() -> torch.device:
-    """The accelerator if there is one; ``CUDA_VISIBLE_DEVICES=`` keeps to the CPU.
+    """The device that :func:`efvae.devices.on` has chosen; without it the CPU.
 
     Own: own-images
     """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return devices.current()
 
 
 def placed(module: Module) -> Module:

@@ -8,7 +8,8 @@ The paper's scale (64 × 64, width 64, CelebA, FID), killed and started again as
 
     EFVAE_IMAGES=img_align_celeba.zip EFVAE_INCEPTION=pt_inception-2015-12-05-6726825d.pth \
     python -m efvae.experiments.images data=celeba features=inception size=64 width=64 gan_steps=8000 \
-        encoder_steps=100000 joint_steps=100000 eval_images=200000 stage=joint_learned --checkpoint runs/images
+        encoder_steps=100000 joint_steps=100000 eval_images=200000 stage=joint_learned \
+        --checkpoint runs/images --device cuda
 
 With ``data=photographs`` and without ``features`` it is the same on the photographs of fruit. The records that are
 committed are of those, at the paper's size with networks of a quarter of its width: each stage takes one core of a CPU
@@ -34,7 +35,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from efvae import records
+from efvae import devices, records
 from efvae.data.images import Images
 from efvae.experiments import image_measures as measures
 from efvae.experiments.image_config import STAGES, STEM, Config, fingerprint, load_images, needed
@@ -75,7 +76,12 @@ class Solution:
 
 
 def solve(
-    config: Config, checkpoint: Path | None = None, results: Path | None = None, *, refresh: bool = False
+    config: Config,
+    checkpoint: Path | None = None,
+    results: Path | None = None,
+    *,
+    refresh: bool = False,
+    device: str = "cpu",
 ) -> Solution:
     """Compute a stage and those it rests on.
 
@@ -102,8 +108,11 @@ def solve(
         checkpoint: folder of models of finished stages and of states to resume from.
         results: folder of records; those that are missing are written as soon as they are known.
         refresh: the record of the config's own stage is measured again and replaced.
+        device: where to compute, see :func:`efvae.devices.find`; noted in the records and no part of their names. The
+            models that are returned are on the CPU.
 
     Raises:
+        efvae.devices.DeviceError: there is no such device.
         efvae.data.cache.DataError: the images are not there, or wrong.
         efvae.metrics.inception.WeightsError: the network of FID is not there, or wrong.
         efvae.train.TrainingError: a loss is not finite, or the GAN collapsed.
@@ -111,6 +120,14 @@ def solve(
 
     Paper: sec-4-2, tab-1
     """
+    with devices.on(device):
+        solution = _solved(config, checkpoint, results, refresh=refresh)
+    for network in (solution.truth.decoder, *solution.vaes.values()):
+        network.cpu()
+    return solution
+
+
+def _solved(config: Config, checkpoint: Path | None, results: Path | None, *, refresh: bool) -> Solution:
     images = load_images(config)
     run = _Run(config, images, checkpoint, results, again=config.stage if refresh else None)
     truth = run.truth()
@@ -123,7 +140,12 @@ def solve(
 
 
 def run(
-    config: Config, *, results: Path | None = None, refresh: bool = False, checkpoint: Path | None = None
+    config: Config,
+    *,
+    results: Path | None = None,
+    refresh: bool = False,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
 ) -> Record:
     """The record of one cell, computed unless it is there already.
 
@@ -132,14 +154,16 @@ def run(
         results: folder of records to look in and to write to; None computes and stores nothing.
         refresh: measure again although the record exists.
         checkpoint: folder for checkpoints, see :func:`solve`.
+        device: see :func:`solve`.
 
     Paper: sec-4-2, tab-1
     """
+    devices.find(device)
     if results is not None and not refresh:
         known = records.find(STEM, needed(config), results, load_images(config).sha256)
         if known is not None:
             return known
-    return solve(config, checkpoint, results, refresh=refresh).records[config.stage]
+    return solve(config, checkpoint, results, refresh=refresh, device=device).records[config.stage]
 
 
 class _Run:
@@ -240,7 +264,7 @@ class _Run:
         metrics: dict[str, float | None] = {"fid": None, **measure()}
         named = {self.distance if name == "frechet" else name: values for name, values in curve.items()}
         record = records.make(STEM, config, metrics, named, seconds=seconds + time.monotonic() - started,
-                              device=device().type, data_sha256=data, show=_SHOWN[stage])  # fmt: skip
+                              device=str(device()), data_sha256=data, show=_SHOWN[stage])  # fmt: skip
         self.records[stage] = record
         if self.results is not None:
             records.write(record, self.results)
