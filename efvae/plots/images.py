@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 __all__ = ["along_training", "picture_rows"]
@@ -71,6 +72,9 @@ def along_training(
         axes[0].set_yscale("symlog", linthresh=1000)
     else:
         axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes[0].yaxis.set_minor_formatter(NullFormatter())
         axes[0].invert_yaxis()
     first = "ELBO, nats per image" if bound is None else "ELBO, nats below\nthe noise's bound"
     for ax, title in zip(axes, (first, named, r"pixel noise $\sigma_d$"), strict=True):
