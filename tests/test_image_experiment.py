@@ -28,7 +28,7 @@ from efvae.image_vae import ImageVAE
 
 SMOKE = Config(size=16, latent=4, width=8, batch_size=32, feature_steps=40, gan_steps=240, gan_rate=2e-3,
                encoder_steps=60, encoder_rate=3e-3, joint_steps=60, joint_rate=2e-3, eval_images=512,
-               eval_elbo=512)  # fmt: skip
+               eval_elbo=512, truth_seed=1)  # fmt: skip
 WORDS = [f"{key}={value}" for key, value in dataclasses.asdict(SMOKE).items()]
 
 
