@@ -12,7 +12,7 @@ from efvae.data.synthetic import curved_law, synthetic_text
 from efvae.text import products
 from efvae.text.batches import Documents
 from efvae.text.fused import FrozenLayer, code_costs
-from efvae.text.products import LOG2_E, Table, fresh
+from efvae.text.products import Table, fresh
 from efvae.word_counts import WordCounts
 
 CPU = torch.device("cpu")
@@ -68,22 +68,24 @@ def test_scores_and_powers_are_those_of_the_dense_product(mkldnn, dtype, toleran
     table = Table(weight, bias, dtype, pack=pack)
     wanted = (h.double() @ weight.double().T + bias.double()).exp()
     numbers, total, partition = table.powers(h)
-    assert (numbers.double() / wanted - 1).abs().max() <= 4 * tolerance
-    torch.testing.assert_close(total.double(), wanted.sum(1), rtol=tolerance, atol=0)
+    law = wanted / wanted.sum(1, keepdim=True)
+    assert (numbers.double() / total[:, None].double() / law - 1).abs().max() <= 4 * tolerance
     torch.testing.assert_close(partition.double(), wanted.sum(1).log(), rtol=0, atol=tolerance)
     shares = torch.rand(7, 90)
     got = table.weighted(shares.to(dtype))
     torch.testing.assert_close(got.double(), shares.double() @ weight.double(), rtol=tolerance, atol=tolerance)
 
 
-def test_a_bias_and_codes_of_bits_are_not_rounded_in_narrow_products():
-    """A bias of 7.99 has an error of 0.01 in bfloat16, and ln 2 as a scale of the codes one of 0.2 %."""
-    bias = torch.linspace(-8, -7.99, 40)
-    table = Table(torch.zeros(40, 4), bias, torch.bfloat16)
-    assert table.padded
-    parts = table.columns[:, 4:].float().sum(1) / LOG2_E
-    torch.testing.assert_close(parts, bias, rtol=2**-15, atol=0)
-    assert torch.equal(table.columns[:, :4], torch.zeros(40, 4, dtype=torch.bfloat16))
+def test_no_logit_is_rounded_where_the_layer_makes_the_powers():
+    """Logits around 9 have an error of 0.03 in bfloat16, and the powers one of 3 %; their own rounding is 0.4 %."""
+    if not products._layer(torch.bfloat16):
+        pytest.skip("no oneDNN with bfloat16 on this processor")
+    torch.manual_seed(0)
+    h, weight, bias = (torch.rand(9, 6) > 0.5).float(), torch.randn(80, 6).bfloat16().float(), 8 + torch.rand(80)
+    wanted = (h.double() @ weight.double().T + bias.double()).exp()
+    numbers, total, _ = Table(weight, bias, torch.bfloat16).powers(h)
+    assert float(total.max()) < 1e-3  # shifted
+    assert (numbers.double() / wanted * torch.tensor(products._SHIFT).exp() - 1).abs().max() < 5e-3
 
 
 def test_a_frozen_layer_costs_what_the_definition_says(mkldnn):
@@ -118,18 +120,18 @@ def test_entries_are_taken_off_in_place():
 
 @pytest.mark.parametrize("in_code", [True, False], ids=["hidden", "affine"])
 def test_bfloat16_gradients_near_an_optimum_are_those_of_the_rounded_weights(in_code):
-    """Where Σ x and Σ l p nearly cancel: rounding either sum to 8 bits would leave an error of many percent.
+    """Documents of the model's law, so that Σ x and Σ l p nearly cancel; weights that bfloat16 has without an error.
 
-    Weights that bfloat16 has exactly, and documents that are the model's law but for one token in fifty.
+    Were either sum rounded, or each logit, the error would be 3 to 40 %.
     """
+    if not products._layer(torch.bfloat16):
+        pytest.skip("no oneDNN with bfloat16 on this processor")
     torch.manual_seed(0)
-    k, width, n = 50, 6, 64
+    k, width, n = 500, 8, 512
     weight, bias = torch.randn(k, width).bfloat16().float(), torch.randn(k)
     h = (torch.rand(1, n, width) > 0.5).float()
-    law = (h[0] @ weight.T + bias).softmax(1)
-    expected = 5000 * law
-    counts = (expected + 0.02 * expected * torch.randn(n, k)).round().clamp_min(1)
-    x = WordCounts.from_dense(counts, torch.zeros(n, dtype=torch.int64))
+    counts = torch.poisson(200 * (h[0] @ weight.T + bias).softmax(1))
+    (batch,) = Documents(WordCounts.from_dense(counts, torch.zeros(n, dtype=torch.int64))).batches(n)
 
     def gradient(dtype, cost):
         leaves = [each.detach().clone().to(dtype) for each in (h, weight, bias)]
@@ -138,8 +140,7 @@ def test_bfloat16_gradients_near_an_optimum_are_those_of_the_rounded_weights(in_
         cost(*leaves).sum().backward()
         return [leaf.grad.double() for leaf in leaves if leaf.requires_grad]
 
-    (batch,) = Documents(x).batches(n)
     found = gradient(torch.float32, lambda h, v, a: code_costs(h, v, a, batch, torch.bfloat16))
     dense = gradient(torch.float64, lambda h, v, a: -(counts.double() * (h @ v.T + a).log_softmax(-1)).sum(-1))
     for got, wanted in zip(found, dense, strict=True):
-        assert (got - wanted).norm() <= 0.1 * wanted.norm()
+        assert (got - wanted).norm() <= 0.03 * wanted.norm()
