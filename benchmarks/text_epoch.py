@@ -174,7 +174,7 @@ def floor(corpora: Corpora, depth: int, dtype: torch.dtype) -> float:
 def bench(depth: int, rounds: int, dtype: torch.dtype) -> dict[str, float]:
     """Seconds of an epoch in each way, and their ratios."""
     train, test, _ = corpus()
-    corpora = Corpora(Documents(train, dtype if depth else None), Documents(test))
+    corpora = Corpora(Documents(train), Documents(test))
     usual, fast = Usual(train, test, depth, 0), Fast(corpora, depth, 0, dtype)
     median = interleaved({"usual": usual.epoch, "fast": fast.epoch}, rounds)
     least = floor(corpora, depth, dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +16,8 @@ from torch import Tensor
 from efvae.word_counts import WordCounts, log_saturated
 
 __all__ = ["Batch", "Documents"]
+
+_LARGE = 2**20  # numbers in a table
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Batch:
         length: l = Σ_k x_k, shape ``(documents,)``.
         saturated: Σ_k x_k log(x_k / l) in nats, shape ``(documents,)``.
         dense: x with smoothing in the precision of the products, shape ``(documents, K)``; or None.
+        document: the document of each entry, int64, shape ``(entries,)``; found if it is None.
 
     Own: own-fused-multinomial
     """
@@ -39,6 +44,7 @@ class Batch:
     length: Tensor
     saturated: Tensor
     dense: Tensor | None = None
+    document: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -51,10 +57,95 @@ class Batch:
 
         Own: own-fused-multinomial
         """
-        entries = torch.nn.functional.embedding_bag(
+        return self.entries(table) + self.shared(table)
+
+    def entries(self, table: Tensor) -> Tensor:
+        """The part of the words that occur in :meth:`sums`, c T, shape ``(documents, width)``; no gradient.
+
+        Own: own-fused-multinomial
+        """
+        result: Tensor = torch.nn.functional.embedding_bag(
             self.words, table, self.offsets, mode="sum", per_sample_weights=self.counts
         )
-        return entries + self.smoothing @ table
+        return result
+
+    def shared(self, table: Tensor) -> Tensor:
+        """The part of the smoothing in :meth:`sums`, f T, the same for all documents, shape ``(width,)``; no gradient.
+
+        Own: own-fused-multinomial
+        """
+        if table.numel() < _LARGE:
+            return self.smoothing @ table
+        pieces = math.gcd(len(table), 8)  # one product with a vector uses one core, several share them
+        f, parts = self.smoothing.view(pieces, 1, -1), table.view(pieces, -1, table.shape[1])
+        return torch.bmm(f, parts).sum((0, 1))
+
+    def weighted(self, numbers: Tensor) -> Tensor:
+        """Σ_k c_dk numbers[d, k], without the smoothing, shape ``(documents,)``; no gradient.
+
+        Args:
+            numbers: contiguous, shape ``(documents, K)``.
+
+        Own: own-fused-multinomial
+        """
+        _, places = self._places
+        result: Tensor = torch.nn.functional.embedding_bag(
+            places, numbers.view(-1, 1), self.offsets, mode="sum", per_sample_weights=self.counts
+        )
+        return result[:, 0]
+
+    def pieces(self, size: int) -> Iterator[tuple[slice, Batch]]:
+        """Some documents at a time, and where they are; on an accelerator all at once, since it is not asked where.
+
+        Own: own-fused-multinomial
+        """
+        if self.words.device.type != "cpu":
+            yield slice(None), self
+            return
+        document, _ = self._places
+        bounds = [*self.offsets.tolist(), len(self.words)]
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            low, high = bounds[start], bounds[stop]
+            part = self.part(start, stop, low, high)
+            yield slice(start, stop), replace(part, document=document[low:high] - start)
+
+    def part(self, start: int, stop: int, low: int, high: int) -> Batch:
+        """Documents from start to stop, whose entries are those from low to high.
+
+        Own: own-fused-multinomial
+        """
+        return replace(
+            self,
+            words=self.words[low:high],
+            counts=self.counts[low:high],
+            offsets=self.offsets[start:stop] - low,
+            length=self.length[start:stop],
+            saturated=self.saturated[start:stop],
+            dense=None if self.dense is None else self.dense[start:stop],
+            document=None,
+        )
+
+    def subtract(self, numbers: Tensor, scale: Tensor) -> None:
+        """Take the words that occur off one or several tables of all words, in place.
+
+        ::
+
+            numbers[s, d, k] ← numbers[s, d, k] − scale[s, d] c_dk
+
+        Args:
+            numbers: contiguous, shape ``(samples * documents, K)``.
+            scale: shape ``(samples, documents)``.
+
+        Own: own-fused-multinomial
+        """
+        document, place = self._places
+        steps = torch.arange(len(scale), device=place.device) * (len(self) * len(self.smoothing))
+        places = (steps[:, None] + place).flatten()
+        taken = (scale.index_select(1, document) * self.counts).flatten()
+        flat = numbers.view(-1)
+        # no entry occurs twice, so that nothing has to be accumulated
+        flat.put_(places, (flat.take(places).float() - taken).to(flat.dtype))
 
     def transposed(self, values: Tensor) -> Tensor:
         """xᵀ V: the gradient of :meth:`sums` in its table, shape ``(K, width)``; no gradient.
@@ -68,7 +159,16 @@ class Batch:
         entries = torch.nn.functional.embedding_bag(
             documents, values, offsets, mode="sum", per_sample_weights=counts.to(values.dtype)
         )
-        return entries.addr_(self.smoothing.to(values.dtype), values.sum(0))
+        return entries.addcmul_(self.smoothing.to(values.dtype)[:, None], values.sum(0))
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """The document of each entry and its place in a table with a row for each document."""
+        document = self.document
+        if document is None:
+            size = torch.diff(self.offsets, append=self.offsets.new_full((1,), len(self.words)))
+            document = torch.arange(len(size), device=size.device).repeat_interleave(size, output_size=len(self.words))
+        return document, document * len(self.smoothing) + self.words
 
     @cached_property
     def _by_word(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,9 +179,12 @@ class Batch:
         else:
             order = torch.argsort(self.words, stable=True)
         ends = torch.bincount(self.words, minlength=len(self.smoothing)).cumsum(0)
-        size = torch.diff(self.offsets, append=self.offsets.new_full((1,), len(self.words)))
-        document = torch.arange(len(size), device=size.device).repeat_interleave(size, output_size=len(self.words))
-        return document[order], self.counts[order], torch.cat([ends.new_zeros(1), ends[:-1]])
+        document, _ = self._places
+        return (
+            document.index_select(0, order),
+            self.counts.index_select(0, order),
+            torch.cat([ends.new_zeros(1), ends[:-1]]),
+        )
 
 
 class Documents:
@@ -108,9 +211,9 @@ class Documents:
                 "smooth the counts or leave it out"
             )
         self.n_documents, self.n_words = x.n_documents, x.n_words
-        self._rows: Tensor | None = None  # of the dense form, where the documents are not in its order
+        self._order: Tensor | None = None  # on the host
         # row bounds stay with the host, so that cutting a batch waits for no device
-        self._bounds = x.indptr.tolist()
+        self._bounds = x.indptr.to("cpu", torch.int64)
         self._all = Batch(
             x.indices.long(),
             x.counts,
@@ -132,31 +235,21 @@ class Documents:
         values = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
         return replace(batch, **{name: value.to(device) for name, value in values.items() if value is not None})
 
+    @property
+    def smoothing(self) -> Tensor:
+        """f, float32, shape ``(K,)``."""
+        return self._all.smoothing
+
     def shuffled(self, order: Tensor) -> Self:
-        """The same documents in another order; the dense form is not copied but read through the order.
+        """The same documents in another order; no large copy is made, on the CPU none at all.
 
         Args:
             order: a permutation, int64 on the host, shape ``(documents,)``.
 
         Own: own-fused-multinomial
         """
-        bounds = torch.tensor(self._bounds)
-        size = bounds.diff()[order]
-        indptr = torch.cat([size.new_zeros(1), size.cumsum(0)])
-        place = torch.arange(int(indptr[-1])) + (bounds[order] - indptr[:-1]).repeat_interleave(size)
-        device = self._all.words.device
-        here, place = order.to(device), place.to(device)
-        other = object.__new__(type(self))
-        other.n_documents, other.n_words, other._bounds = self.n_documents, self.n_words, indptr.tolist()
-        other._all = replace(
-            self._all,
-            words=self._all.words[place],
-            counts=self._all.counts[place],
-            offsets=indptr[:-1].to(device),
-            length=self._all.length[here],
-            saturated=self._all.saturated[here],
-        )
-        other._rows = here if self._rows is None else self._rows[here]
+        other = copy.copy(self)
+        other._order = order if self._order is None else self._order[order]
         return other
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -167,18 +260,42 @@ class Documents:
 
         Own: own-fused-multinomial
         """
+        if self._order is not None and self._all.words.device.type == "cpu":
+            yield from (self._some(rows) for rows in self._order.split(size))
+            return
+        # an accelerator gets the entries in their order at once, and x in its dense form, if any, batch by batch
+        entries, bounds = self._all, self._bounds
+        if self._order is not None:
+            entries, sizes = self._some(self._order, dense=False), bounds.diff()[self._order]
+            bounds = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        ends = bounds.tolist()
         for start in range(0, self.n_documents, size):
             stop = min(start + size, self.n_documents)
-            low, high = self._bounds[start], self._bounds[stop]
-            dense = self._all.dense
-            if dense is not None:
-                dense = dense[start:stop] if self._rows is None else dense.index_select(0, self._rows[start:stop])
-            yield replace(
-                self._all,
-                words=self._all.words[low:high],
-                counts=self._all.counts[low:high],
-                offsets=self._all.offsets[start:stop] - low,
-                length=self._all.length[start:stop],
-                saturated=self._all.saturated[start:stop],
-                dense=dense,
-            )
+            batch = entries.part(start, stop, ends[start], ends[stop])
+            if self._order is not None:
+                batch = replace(batch, dense=self._dense(self._order[start:stop]))
+            yield batch
+
+    def _some(self, rows: Tensor, *, dense: bool = True) -> Batch:
+        """Documents by their numbers, int64 on the host."""
+        low = self._bounds[rows]
+        size = self._bounds[rows + 1] - low
+        ends = size.cumsum(0)
+        document = torch.arange(len(rows)).repeat_interleave(size, output_size=int(ends[-1]))
+        place = (low - ends + size).index_select(0, document).add_(torch.arange(len(document)))
+        device = self._all.words.device
+        here, place = rows.to(device), place.to(device)
+        return replace(
+            self._all,
+            words=self._all.words.index_select(0, place),
+            counts=self._all.counts.index_select(0, place),
+            offsets=(ends - size).to(device),
+            length=self._all.length.index_select(0, here),
+            saturated=self._all.saturated.index_select(0, here),
+            dense=self._dense(rows) if dense else None,
+            document=document.to(device) if dense else None,
+        )
+
+    def _dense(self, rows: Tensor) -> Tensor | None:
+        dense = self._all.dense
+        return None if dense is None else dense.index_select(0, rows.to(dense.device))

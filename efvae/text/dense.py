@@ -45,6 +45,42 @@ class DenseBatch:
         """
         return self.x @ table
 
+    entries = sums
+
+    @property
+    def smoothing(self) -> Tensor:
+        """What x has beside its entries: nothing, as all words are entries, shape ``(K,)``."""
+        return self.x.new_zeros(self.x.shape[1])
+
+    def shared(self, table: Tensor) -> Tensor:
+        """The part of :meth:`sums` that is not of entries, shape ``(width,)``.
+
+        Own: own-fused-multinomial
+        """
+        return table.new_zeros(table.shape[1])
+
+    def subtract(self, numbers: Tensor, scale: Tensor) -> None:
+        """See :meth:`Batch.subtract <efvae.text.batches.Batch.subtract>`.
+
+        Own: own-fused-multinomial
+        """
+        all_words = numbers.view(*scale.shape, -1)
+        all_words.copy_(torch.addcmul(all_words.float(), self.x, scale[..., None], value=-1))
+
+    def weighted(self, numbers: Tensor) -> Tensor:
+        """See :meth:`Batch.weighted <efvae.text.batches.Batch.weighted>`.
+
+        Own: own-fused-multinomial
+        """
+        return (self.x * numbers).sum(-1)
+
+    def pieces(self, size: int) -> Iterator[tuple[slice, DenseBatch]]:
+        """All documents at once.
+
+        Own: own-fused-multinomial
+        """
+        yield slice(None), self
+
     def transposed(self, values: Tensor) -> Tensor:
         """xᵀ V, shape ``(K, width)``; no gradient.
 
@@ -81,6 +117,11 @@ class DenseDocuments:
         self._x = torch.empty(x.n_documents, x.n_words, device=device)
         for rows in torch.arange(x.n_documents).split(1024):
             self._x[int(rows[0]) : int(rows[-1]) + 1] = x.select(rows).dense().to(device)
+
+    @property
+    def smoothing(self) -> Tensor:
+        """See :attr:`DenseBatch.smoothing`."""
+        return self._x.new_zeros(self.n_words)
 
     @property
     def device(self) -> torch.device:

@@ -2,7 +2,7 @@
 
 Sums over the words of a document read and write its entries only. The decoder's products with all words run in the
 precision asked for: in bfloat16 they have several times the rate of float32 on processors with such units. Tables, sums
-over the words of a document and log-partitions are kept in float32.
+over the words of a document, log-partitions and gradients are kept in float32.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from efvae.text.dense import AnyBatch
+from efvae.text.products import LOG2_E, Table, fresh
 
-__all__ = ["code_costs", "code_table", "word_sums"]
+#: Documents whose logits are held at once where no gradient is asked for: they stay in a cache.
+_PIECE = 128
+
+__all__ = ["FrozenLayer", "code_costs", "code_table", "word_sums"]
 
 
 def word_sums(table: Tensor, batch: AnyBatch) -> Tensor:
@@ -48,12 +52,11 @@ def code_costs(h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: 
         batch: the documents.
         dtype: precision of the products with V.
 
-    Raises:
-        ValueError: a gradient in h is asked for and the batch has no dense form.
-
     Paper: eq-13
     Own: own-fused-multinomial
     """
+    if dtype == torch.float32 and not (torch.is_grad_enabled() and (h.requires_grad or weight.requires_grad)):
+        return FrozenLayer(weight, bias, batch.smoothing).costs(h, batch)
     result: Tensor = _CodeCosts.apply(h, weight, bias, batch, dtype)  # type: ignore[no-untyped-call]
     return result
 
@@ -68,7 +71,7 @@ def code_table(h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: 
         weight, bias, batch, dtype: see :func:`code_costs`.
 
     Raises:
-        ValueError: see :func:`code_costs`.
+        ValueError: a gradient in h is asked for and the batch has no dense form.
 
     Paper: eq-13
     Own: own-fused-multinomial
@@ -77,53 +80,69 @@ def code_table(h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: 
     return result
 
 
+class FrozenLayer:
+    """The last layer of a decoder that stays as it is while many documents are read: costs in float32, no gradients.
+
+    Args:
+        weight: V, shape ``(K, width)``.
+        bias: a, shape ``(K,)``.
+        smoothing: f of the documents, shape ``(K,)``.
+
+    Own: own-fused-multinomial
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, smoothing: Tensor) -> None:
+        with torch.no_grad():
+            self.table = Table(weight, bias, torch.float32, pack=True)
+            self.shared, self.shared_bias = smoothing @ weight, smoothing @ bias
+        self.device = weight.device
+
+    @torch.no_grad()
+    def costs(self, h: Tensor, batch: AnyBatch) -> Tensor:
+        """See :func:`code_costs`: all logits of some documents are made, looked at, and overwritten.
+
+        Own: own-fused-multinomial
+        """
+        result = h.new_empty(h.shape[:-1])
+        for here, some in batch.pieces(_PIECE):
+            for codes, costs in zip(h[:, here], result[:, here], strict=True):
+                y = self.table.scores(codes)
+                inner = some.weighted(y) / LOG2_E + codes @ self.shared + self.shared_bias
+                _, _, partition = self.table.powers(codes, y)
+                torch.sub(some.length * partition + some.saturated, inner, out=costs)
+        return result
+
+
 def _dense(batch: AnyBatch) -> Tensor:
     if batch.dense is None:
         raise ValueError("a gradient in h needs the dense form of the documents: make Documents with a dtype")
     return batch.dense
 
 
-def _with_one(h: Tensor) -> Tensor:
-    """(h, 1), and a zero where that makes the width even: odd ones are slow in bfloat16."""
+def _with_one(h: Tensor, share: Tensor, dtype: torch.dtype) -> Tensor:
+    """(h, 1) times a factor of each row, and a zero where that makes the width even: odd ones are slow in bfloat16."""
     width = h.shape[-1]
-    rows = h.new_zeros(*h.shape[:-1], width + 2 - width % 2)
-    rows[..., :width] = h
-    rows[..., width] = 1
+    rows = torch.zeros(share.numel(), width + 2 - width % 2, dtype=dtype, device=h.device)
+    torch.mul(h, share, out=rows[:, :width].view_as(h))
+    rows[:, width] = share.flatten()
     return rows
 
 
-def _table(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """(V, a) to go with it: a bias inside the product costs no pass over the result."""
-    n_words, width = weight.shape
-    table = torch.empty(n_words, width + 2 - width % 2, dtype=dtype, device=weight.device)
-    table[:, :width] = weight
-    table[:, width:] = bias[:, None]  # twice where the width is even: the code has a zero there
-    return table
+def _wide(values: Tensor) -> Tensor:
+    """A gradient in float32."""
+    return fresh(tuple(values.shape), torch.float32, values.device).copy_(values)
 
 
-def _row_sums(values: Tensor) -> Tensor:
-    """Σ over the last axis in float32, of bfloat16 without a wider copy: by blocks, whose sums round independently."""
-    if values.dtype == torch.float32:
-        return values.sum(-1)
-    n = values.shape[-1]
-    width = next(d for d in range(min(128, n), 0, -1) if n % d == 0)
-    sums: Tensor = values.unflatten(-1, (n // width, width)).sum(-1).sum(-1, dtype=torch.float32)
-    return sums
+def _cost(h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, partition: Tensor) -> tuple[Tensor, Tensor]:
+    """The cost from its log-partition; fᵀV beside it."""
+    shared = batch.shared(weight)
+    inner = (h * (batch.entries(weight) + shared)).sum(-1) + batch.sums(bias[:, None])[:, 0]
+    return batch.length * partition - inner + batch.saturated, shared
 
 
-def _exponentials(h: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(V h + a − s), its sum over words in float32, and A; the shift s is zero unless the sum would overflow."""
-    rows = _with_one(h).to(table.dtype)
-    if table.device.type == "cpu":
-        exponentials = (rows @ table.t()).exp_()
-        total = _row_sums(exponentials)
-        if float(total.min()) > 1e-30 and float(total.max()) < 1e30:
-            return exponentials, total, total.log()
-    logits = rows @ table.t()  # an accelerator is not asked whether the shift is needed: that would stall it
-    shift = logits.amax(-1)
-    exponentials = logits.sub_(shift[..., None]).exp_()
-    total = _row_sums(exponentials)
-    return exponentials, total, total.log() + shift.float()
+def _cost_table(h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, partition: Tensor) -> Tensor:
+    inner = h @ batch.sums(weight).t() + batch.sums(bias[:, None])[:, 0]
+    return partition[:, None] * batch.length - inner + batch.saturated
 
 
 class _WordSums(Function):
@@ -141,56 +160,56 @@ class _WordSums(Function):
 class _CodeCosts(Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: torch.dtype) -> Tensor:
-        table = _table(weight, bias, dtype)
-        exponentials, total, partition = _exponentials(h, table)
-        ctx.save_for_backward(h, table, exponentials, total)
-        ctx.batch = batch
-        inner = (h * batch.sums(weight)).sum(-1) + batch.sums(bias[:, None])[:, 0]
-        return batch.length * partition - inner + batch.saturated
+        table = Table(weight, bias, dtype)
+        numbers, total, partition = table.powers(h.flatten(0, -2))
+        partition, total = partition.view(h.shape[:-1]), total.view(h.shape[:-1])
+        cost, shared = _cost(h, weight, bias, batch, partition)
+        ctx.save_for_backward(h, numbers, total, shared)
+        ctx.batch, ctx.table = batch, table
+        return cost
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        h, table, exponentials, total = ctx.saved_tensors
-        batch, width, dtype = ctx.batch, h.shape[-1], table.dtype
-        rows = _with_one(h) * grad[..., None]
-        share = (batch.length / total)[..., None]
+        h, numbers, total, shared = ctx.saved_tensors
+        batch, table, smoothing = ctx.batch, ctx.table, ctx.batch.smoothing
+        # l p − x without its smoothing, up to the factor l / total of each row, which goes into the small factors: the
+        # entries are taken off in place. Rounding errors of either product are then relative to the difference.
+        batch.subtract(numbers, total / batch.length)
+        share = (grad * batch.length / total)[..., None]
+        both = numbers.t() @ _with_one(h, share, numbers.dtype)
+        sums = (grad.flatten() @ h.flatten(0, -2)), grad.sum()
+        grad_weight = _wide(both[:, : h.shape[-1]]).addcmul_(smoothing[:, None], sums[0], value=-1)
+        grad_bias = both[:, h.shape[-1]].float() - sums[1] * smoothing
         if not ctx.needs_input_grad[0]:
-            # codes get no gradient: l p and x are not subtracted, nor is x made dense
-            both = (exponentials.flatten(0, -2).t() @ (share * rows).flatten(0, -2).to(dtype)).float()
-            both -= batch.transposed(rows.sum(0))
-            return None, both[:, :width], both[:, width], None, None
-        # x − l p in one pass; the weights of the rows go into the small factors
-        residual = torch.addcmul(_dense(batch), exponentials, -share.to(dtype)).flatten(0, -2)
-        both = (residual.t() @ -rows.flatten(0, -2).to(dtype)).float()
-        grad_h = -grad[..., None] * (residual @ table[:, :width]).float().view_as(h)
-        return grad_h, both[:, :width], both[:, width], None, None
+            return None, grad_weight, grad_bias, None, None
+        grad_h = share * table.weighted(numbers).view_as(h) - grad[..., None] * shared
+        return grad_h, grad_weight, grad_bias, None, None
 
 
 class _CodeTable(Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: torch.dtype) -> Tensor:
-        table = _table(weight, bias, dtype)
-        exponentials, total, partition = _exponentials(h, table)
-        ctx.save_for_backward(h, table, exponentials, total)
-        ctx.batch = batch
-        inner = h @ batch.sums(weight).t() + batch.sums(bias[:, None])[:, 0]
-        return partition[:, None] * batch.length - inner + batch.saturated
+        table = Table(weight, bias, dtype)
+        numbers, total, partition = table.powers(h)
+        ctx.save_for_backward(h, numbers, total)
+        ctx.batch, ctx.table = batch, table
+        return _cost_table(h, weight, bias, batch, partition)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        h, table, exponentials, total = ctx.saved_tensors
-        batch, width, dtype = ctx.batch, h.shape[-1], table.dtype
-        rows = _with_one(h)
+        h, numbers, total = ctx.saved_tensors
+        batch, dtype = ctx.batch, numbers.dtype
         if not ctx.needs_input_grad[0]:
             share = (grad @ batch.length / total)[:, None]
-            both = (exponentials.t() @ (share * rows).to(dtype)).float() - batch.transposed(grad.t() @ rows)
-            return None, both[:, :width], both[:, width], None, None
+            grad_weight = (numbers.t() @ (share * h).to(dtype)).float() - batch.transposed(grad.t() @ h)
+            grad_bias = (numbers.t() @ share.to(dtype)).float() - batch.transposed(grad.sum(0)[:, None])
+            return None, grad_weight, grad_bias[:, 0], None, None
         rounded = grad.to(dtype)
         # both terms from the same rounded weights, so that what they do to all logits of a code nearly cancels
         share = (rounded.float() @ batch.length / total)[:, None]
-        residual = torch.addcmul(rounded @ _dense(batch), exponentials, -share.to(dtype))
-        both = (residual.t() @ -rows.to(dtype)).float()
-        grad_h = -(residual @ table[:, :width]).float()
-        return grad_h, both[:, :width], both[:, width], None, None
+        residual = torch.addcmul(rounded @ _dense(batch), numbers, -share.to(dtype))
+        grad_weight = _wide(residual.t() @ -h.to(dtype))
+        grad_h = -ctx.table.weighted(residual)
+        return grad_h, grad_weight, -residual.sum(0, dtype=torch.float32), None, None

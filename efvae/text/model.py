@@ -12,8 +12,8 @@ from efvae.estimators import Estimator
 from efvae.families import Bernoulli, all_bits
 from efvae.networks import mlp
 from efvae.text.batches import Documents
-from efvae.text.dense import AnyBatch
-from efvae.text.fused import code_costs, code_table, word_sums
+from efvae.text.dense import AnyBatch, DenseDocuments
+from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
 from efvae.word_counts import WordCounts
 
 __all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE"]
@@ -109,17 +109,23 @@ class TextVAE(nn.Module):
             logits: Tensor = self.code_net(first + self.reader_bias).float()
         return Bernoulli(logits)
 
-    def costs(self, batch: AnyBatch) -> Callable[[Tensor], Tensor]:
+    def costs(self, batch: AnyBatch, layer: FrozenLayer | None = None) -> Callable[[Tensor], Tensor]:
         """The function of codes, shape ``(s, documents, m)``, that gives their costs in nats, ``(s, documents)``.
 
         ::
 
             −log p(x | z) relative to the saturated multinomial
 
+        Args:
+            batch: the documents.
+            layer: :meth:`frozen`, where no gradient is asked for and there are many batches.
+
         Paper: eq-13
         """
 
         def costs(z: Tensor) -> Tensor:
+            if layer is not None:
+                return layer.costs(self._hidden(z), batch)
             if self.codes is None or len(self.codes) > z[..., 0].numel():
                 return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
             table = code_table(self._hidden(self.codes), self.writer, self.writer_bias, batch, self._products)
@@ -128,6 +134,13 @@ class TextVAE(nn.Module):
             return table.gather(0, place)
 
         return costs
+
+    def frozen(self, documents: Documents | DenseDocuments) -> FrozenLayer | None:
+        """The last layer as it is now, for :meth:`costs` of these documents; None if codes are listed.
+
+        Own: own-fused-multinomial
+        """
+        return None if self.codes is not None else FrozenLayer(self.writer, self.writer_bias, documents.smoothing)
 
     def nelbo(
         self, batch: AnyBatch, estimator: Estimator, generator: torch.Generator | None = None

@@ -19,7 +19,7 @@ from efvae.text.model import TextVAE
 __all__ = ["Corpora", "FixedPasses", "Passes", "SparsePasses", "evaluate", "passes"]
 
 #: Documents in one piece of an evaluation, where their codes are too many to be listed.
-PIECE = 512
+PIECE = {"cpu": 4096, "cuda": 512}
 #: Models whose steps may overlap on a CUDA device; small ones leave most of it idle.
 STREAMS = 4
 
@@ -111,12 +111,13 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    piece = documents.n_documents if model.codes is not None else PIECE
+    layer = model.frozen(documents)
+    piece = documents.n_documents if layer is None else PIECE["cpu" if layer.device.type == "cpu" else "cuda"]
     nelbos, kls = [], []
     for batch in documents.batches(piece):
         q = model.posterior(batch)
         kl = model.bits * math.log(2) - q.entropy()
-        nelbos.append(model.costs(batch)(q.sample((1,), generator))[0] + kl)
+        nelbos.append(model.costs(batch, layer)(q.sample((1,), generator))[0] + kl)
         kls.append(kl)
     model.train(training)
     return torch.cat(nelbos), torch.cat(kls)
