@@ -22,7 +22,14 @@ _aten = torch.ops.aten
 
 
 class Looks(list[str]):
-    """The operations so far that made the host wait for a number of the device."""
+    """The operations so far that made the host wait for a number of the device; ``uploads``: those that sent it some.
+
+    A CUDA graph can record neither.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uploads: list[str] = []
 
 
 class Pretended(torch.Tensor):
@@ -100,6 +107,11 @@ def _run(func, args, kwargs):
     )
     if to_host or (there and _is_look(func, there)):
         _look(func)
+    sends = (func is _aten._to_copy.default and device is not None and device.type == NAME and not there) or (
+        func is _aten.copy_.default and isinstance(args[0], Pretended) and not isinstance(args[1], Pretended)
+    )
+    if sends and _looks is not None:
+        _looks.uploads.append(str(func))
     inner_args, inner = _pytree.tree_map_only(Pretended, lambda t: t.inner, (args, kwargs))
     if device is not None:
         inner["device"] = torch.device("cpu")

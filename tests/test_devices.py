@@ -85,6 +85,9 @@ def test_the_pretended_device_computes_and_refuses_mixtures(monkeypatch):
         optimizer.step()
         assert weight.device.type == "gpu"
         assert not looks
+        assert len(looks.uploads) == 1
+        x[0] = torch.ones(3)
+        assert len(looks.uploads) == 2
         assert weight.detach().cpu()[0, 0] == pytest.approx(0.999)
         assert len(looks) == 1
         for mixture in (lambda: x + torch.ones(3), lambda: x @ torch.ones(3, 2), lambda: x[:, torch.tensor([0, 1])]):

@@ -131,9 +131,10 @@ def test_training_on_a_device_looks_at_it_once_an_epoch(made, monkeypatch):
     with pretended_gpu(monkeypatch) as looks:
         documents = corpora(made, DenseDocuments, "gpu")
         runs = [new_run(kind, "gpu") for kind in KINDS]
-        del looks[:]
+        del looks[:], looks.uploads[:]
         train_together(runs, documents, PHASES, batch_size=32)
         assert list(looks) == ["aten._to_copy.default"] * 5
+        assert looks.uploads == ["aten.copy_.default"] * 5  # the order of the documents
         for run, wanted in zip(runs, here, strict=True):
             assert {value.device.type for value in run.model.state_dict().values()} == {"gpu"}
             assert {v.device.type for entry in run.optimizer.state.values() for v in entry.values()} == {"gpu"}
