@@ -85,29 +85,33 @@ class Cell:
         codes, even = self.codes(2 * pairs * documents), self.last + 2 - self.last % 2
         listed = codes < 2 * pairs * documents
         read = 2.0 * documents * self.words
-        products = 2.0 * codes * self.words * (2 * even if not self.depth else even + even + self.last)
+        # logits; gradient of the table; gradient of the codes
+        back = self.last if listed else even
+        products = 2.0 * codes * self.words * (self.last + back + (self.last if self.depth else 0))
+        float32 = read * (2 * self.first + self.last + 1)  # e's table and its gradient; <x, f(z)>
+        float32 += 2.0 * codes * self.last * (documents if listed else 1)
         if listed and self.depth:
             products += codes * read  # the weights of the codes times the documents
-        float32 = read * (2 * self.first + self.last + 1)  # e's table and its gradient; <x, f(z)>
-        if not self.depth:
-            float32 += read * even  # x^T h; with hidden layers it is in the product of the residual
-        if listed:
-            float32 += 2.0 * documents * codes * self.last
-        if listed and not self.depth:
-            float32 += 2.0 * documents * codes * even
-        # logits: made, greatest found, shifted, exponentials, summed, read by each product; residual made and read
-        passes = 7 + (1 if not self.depth else 4)
+        elif listed:
+            products += 2.0 * codes * self.words
+            float32 += read * (self.last + 1) + 2.0 * documents * codes * self.last
+        # logits: made, greatest found, shifted, exponentials, summed; x taken off, by way of float32; read by products
+        passes = 7 + (2 if listed else 10) + (2 if self.depth else 1)
         arrays = 2.0 * passes * codes * self.words + 8.0 * documents * self.words
         tables = 4.0 * self.words * even * 3  # rounded, and the gradient in float32
         return Cost(products + 3 * self.hidden(documents, codes), float32, arrays + tables + 4.0 * 7 * self.parameters)
 
     def evaluation(self, documents: int) -> Cost:
         """In float32, one code for each document."""
-        codes, even = self.codes(documents), self.last + 2 - self.last % 2
-        products = 2.0 * self.words * (documents * (self.first + self.last + 1) + codes * even)
-        if codes < documents:
-            products += 2.0 * documents * codes * self.last
-        return Cost(0.0, products + self.hidden(documents, codes), 4.0 * self.words * (7 * codes + 3 * documents))
+        codes = self.codes(documents)
+        listed = codes < documents
+        products = 2.0 * self.words * (documents * self.first + codes * self.last)
+        if listed:
+            products += 2.0 * documents * (self.words * (self.last + 1) + codes * self.last)
+        else:
+            products += 2.0 * self.words * self.last  # the smoothing
+        passes = 7 if listed else 10  # x is multiplied with the logits, and the product summed
+        return Cost(0.0, products + self.hidden(documents, codes), 4.0 * self.words * (passes * codes + 3 * documents))
 
     def protocol(self) -> Cost:
         """All 1500 epochs."""

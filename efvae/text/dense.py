@@ -49,7 +49,7 @@ class DenseBatch:
 
     @property
     def smoothing(self) -> Tensor:
-        """What x has beside its entries: nothing, as all words are entries, shape ``(K,)``."""
+        """Zeros, shape ``(K,)``, since all words are entries of x."""
         return self.x.new_zeros(self.x.shape[1])
 
     def shared(self, table: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class DenseDocuments:
 
     Args:
         x: the documents, on the CPU.
-        dtype: of :attr:`DenseBatch.dense`; None for none.
+        dtype: of ``DenseBatch.dense``; None for none.
         device: where to.
 
     Raises:
@@ -145,7 +145,7 @@ class DenseDocuments:
         )
 
     def batches(self, size: int) -> Iterator[DenseBatch]:
-        """The documents in batches, not copied, and without :attr:`DenseBatch.dense`; the last may be smaller.
+        """The documents in batches, not copied, and without ``DenseBatch.dense``; the last may be smaller.
 
         Args:
             size: documents in a batch.
