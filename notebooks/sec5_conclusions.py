@@ -131,3 +131,17 @@ for training in sorted({key[0] for key in runs}):
             if (training, bits, encoder) in runs
         ]
         print(f"  {bits:2} bits  " + "  ".join(told))
+
+# %% [markdown]
+# With 8 bits and exact gradients, the decoder begun at the frequencies of the words, each encoder at its own rate ({ref}`own-idle-bits`); the NELBO is that on test.
+
+# %%
+own: dict[tuple, list[records.Record]] = {}
+for record in records.load(
+    text.STEM, corpus="20news", bits=8, d_hidden=0, estimator="exact", first_bias="frequencies", epochs=100
+):
+    own.setdefault((record.config["encoder"], record.config["learning_rate"]), []).append(record)
+for (encoder, rate), rows in sorted(own.items()):
+    if len(rows) >= 3:
+        nelbo, precision = column(rows, "nelbo_test"), column(rows, "precision_at_100")
+        print(f"{encoder} at {rate:g}: NELBO {shown(nelbo, 1)}, precision {shown(precision)}")
