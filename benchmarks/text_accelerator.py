@@ -95,8 +95,8 @@ class Cell:
         elif listed:
             products += 2.0 * codes * self.words
             float32 += read * (self.last + 1) + 2.0 * documents * codes * self.last
-        # logits: made, greatest found, shifted, exponentials, summed; x taken off, by way of float32; read by products
-        passes = 7 + (2 if listed else 10) + (2 if self.depth else 1)
+        # logits: made, greatest found, shifted, exponentials, summed; x taken off; read by products
+        passes = 7 + (2 if listed else 3) + (2 if self.depth else 1)
         arrays = 2.0 * passes * codes * self.words + 8.0 * documents * self.words
         tables = 4.0 * self.words * even * 3  # rounded, and the gradient in float32
         return Cost(products + 3 * self.hidden(documents, codes), float32, arrays + tables + 4.0 * 7 * self.parameters)

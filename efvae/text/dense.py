@@ -64,8 +64,8 @@ class DenseBatch:
 
         Own: own-fused-multinomial
         """
-        all_words = numbers.view(*scale.shape, -1)
-        all_words.copy_(torch.addcmul(all_words.float(), self.x, scale[..., None], value=-1))
+        # in float32, rounded once, in a single pass
+        numbers.view(*scale.shape, -1).addcmul_(self.x, scale[..., None], value=-1)
 
     def weighted(self, numbers: Tensor) -> Tensor:
         """See :meth:`Batch.weighted <efvae.text.batches.Batch.weighted>`.
