@@ -36,7 +36,7 @@ def start(folder: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
         # whoever started the tests in the background has Ctrl-C ignored, and all that they start
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads yet
     )
 
 

@@ -5,6 +5,9 @@ Labels: own-fused-multinomial, eq-13.
 
 from __future__ import annotations
 
+import mmap
+import os
+
 import pytest
 import torch
 
@@ -40,6 +43,37 @@ def test_memory_is_used_again_and_never_twice_at_a_time():
     many = [fresh(LARGE, torch.float32, CPU) for _ in range(10)]
     assert len({each.data_ptr() for each in [*many, third]}) == 11
     assert len(products._buffers[LARGE[0] * LARGE[1] * 4]) <= products._KEPT
+
+
+def test_memory_without_huge_pages_is_as_good_and_a_fork_has_its_own(monkeypatch):
+    class Refusing(mmap.mmap):
+        def madvise(self, *_):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(products.mmap, "mmap", Refusing)
+    buffer = products._huge(1 << 21)
+    assert buffer.shape == (1 << 21,)
+    buffer.zero_()
+    child = os.fork()
+    if not child:
+        buffer[0] = 7
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(buffer[0]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_table_changed_between_forward_and_backward_is_noticed(dtype):
+    x = synthetic_text(curved_law(60, 4, 10, 30), 6, 2).train
+    batch = next(Documents(x).batches(6))
+    weight, bias, h = torch.randn(60, 5), torch.zeros(60), torch.randn(1, 6, 5)
+    for each in (weight, bias, h):
+        each.requires_grad_()
+    cost = code_costs(h, weight, bias, batch, dtype).sum()
+    with torch.no_grad():
+        weight.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        cost.backward()
 
 
 def test_a_gradient_that_is_kept_is_not_overwritten():

@@ -164,14 +164,14 @@ class _CodeCosts(Function):
         numbers, total, partition = table.powers(h.flatten(0, -2))
         partition, total = partition.view(h.shape[:-1]), total.view(h.shape[:-1])
         cost, shared = _cost(h, weight, bias, batch, partition)
-        ctx.save_for_backward(h, numbers, total, shared)
+        ctx.save_for_backward(h, numbers, total, shared, weight)  # V is looked at again: torch sees if it was changed
         ctx.batch, ctx.table = batch, table
         return cost
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        h, numbers, total, shared = ctx.saved_tensors
+        h, numbers, total, shared, _ = ctx.saved_tensors
         batch, table, smoothing = ctx.batch, ctx.table, ctx.batch.smoothing
         # l p − x without its smoothing, up to the factor l / total of each row, which goes into the small factors: the
         # entries are taken off in place. Rounding errors of either product are then relative to the difference.
@@ -192,14 +192,14 @@ class _CodeTable(Function):
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: torch.dtype) -> Tensor:
         table = Table(weight, bias, dtype)
         numbers, total, partition = table.powers(h)
-        ctx.save_for_backward(h, numbers, total)
+        ctx.save_for_backward(h, numbers, total, weight)
         ctx.batch, ctx.table = batch, table
         return _cost_table(h, weight, bias, batch, partition)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        h, numbers, total = ctx.saved_tensors
+        h, numbers, total, _ = ctx.saved_tensors
         batch, dtype = ctx.batch, numbers.dtype
         if not ctx.needs_input_grad[0]:
             share = (grad @ batch.length / total)[:, None]
