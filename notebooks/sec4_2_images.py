@@ -27,6 +27,7 @@ device: str = "cpu"  # in {cpu, cuda, auto}: where to train the images; auto: CU
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 
 # %%
+import math
 import statistics
 import tempfile
 from dataclasses import replace
@@ -258,7 +259,8 @@ distance = "fid" if features == "inception" else "frechet_classifier"
 for stage in ("encoder", "joint_fixed", "joint_learned"):
     got = measured[stage].metrics
     assert got["elbo"] < got["entropy_bound"]
-    print(f"{stage:14} ELBO below bound: True; σ_d {got['sigma']:.2f}; {distance} is a number: {got[distance] >= 0}")
+    assert math.isfinite(got[distance])
+    print(f"{stage:14} ELBO below bound; σ_d {got['sigma']:.2f}")
 assert measured["joint_fixed"].metrics["elbo"] > measured["encoder"].metrics["elbo"]
 
 # %% [markdown]
@@ -296,7 +298,7 @@ def flat_share(rows: list[records.Record], rule: str) -> str:
 for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
     noise_bound = mean_of(kinds["encoder"], "entropy_bound")
     print(f"{pixels} × {pixels}, {encoder} encoder, {steps} joint steps; bound {noise_bound:.1f} nats")
-    print(f"  {'':14}seeds {'ELBO':>12} {'D':>9} {'σ_d':>7} {'affine':>7} {'active':>7} {'flat':>9}")
+    print(f"  {'':14}seeds {'ELBO':>12} {'D':>9} {'σ_d':>7} {'affine':>7} {'KL':>7} {'flat':>9}")
     for stage in STAGES:
         if not (found := kinds.get(stage)):
             continue
@@ -308,7 +310,7 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
         print(
             f"  {stage:14}{len(found):5} {mean_of(found, 'elbo'):12.1f} {mean_of(found, 'frechet_classifier'):9.2f}"
             f" {mean_of(found, 'sigma'):7.3f} {mean_of(found, 'affine_share_support'):7.2f}"
-            f" {mean_of(found, 'active_latents'):7.0f} {flat:>9}"
+            f" {mean_of(found, 'kl'):7.1f} {flat:>9}"
         )
         if len(found) > 2:
             spread = {
@@ -322,6 +324,17 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
                        ("more affine than the start", "affine_share_support")):  # fmt: skip
         count = sum(row.metrics[name] > start.metrics[name] for row in joint)
         print(f"  {text}: {count} of {len(joint)} joint runs")
+    if alone := kinds.get("encoder_elbo"):
+        count = sum(row.metrics["affine_share_support"] > mean_of(alone, "affine_share_support") for row in joint)
+        print(f"  more affine than with the encoder alone: {count} of {len(joint)} joint runs")
+    tenths = [row.curve["frechet_classifier"][round((len(row.curve["step"]) - 1) / 10)] for row in joint]
+    ends = [row.curve["frechet_classifier"][-1] for row in joint]
+    print(
+        f"  D from a tenth of the steps to the end: rises in {sum(map(float.__lt__, tenths, ends))} of {len(joint)}, "
+        f"mean {statistics.mean(tenths):.0f} to {statistics.mean(ends):.0f}"
+    )
+    active = [row.metrics["active_latents"] for rows in kinds.values() for row in rows]
+    print(f"  active latent dimensions: {min(active):.0f} to {max(active):.0f} of {start.config['latent']}")
 if not by_setting:
     print("nothing")
 
