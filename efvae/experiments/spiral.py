@@ -212,14 +212,14 @@ def _stage(config: Config, name: str, vae: SpiralVAE, rule: Rule) -> Curve:
     before = {"step": [0.0]} | {key: [value] for key, value in evaluate(vae, rule).items()}
     if steps == 0:
         return before
-    loss: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, torch.Generator], Tensor]
     if name == "conditional":
-        loss = lambda batch: -vae.posterior(batch[:, :2]).log_prob(batch[:, 2])  # noqa: E731
+        loss = lambda batch, generator: -vae.posterior(batch[:, :2]).log_prob(batch[:, 2])  # noqa: E731
     else:
-        loss = lambda batch: -vae.elbo(batch[:, :2])  # noqa: E731
+        loss = lambda batch, generator: -vae.elbo(batch[:, :2], generator)  # noqa: E731
     after = fit(
         vae,
-        lambda batch, _: loss(batch),
+        loss,
         lambda generator: sample(config.noise, config.batch_size, generator),
         TrainConfig(
             steps=steps,

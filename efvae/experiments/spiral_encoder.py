@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from efvae import exact
-from efvae.estimators import gauss_hermite_nodes
 
 __all__ = ["Mixture", "best_gaussians"]
 
@@ -47,16 +46,28 @@ class Mixture:
         each = self.log_weight - self.log_std - 0.5 * standard.square()
         return torch.logsumexp(each, -1) - 0.5 * math.log(2 * math.pi)
 
-    def nodes(self, count: int) -> tuple[Tensor, Tensor]:
-        """Points and weights for expectations under q: Gauss–Hermite within each component.
+    def draws(self, each: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws and weights for expectations under q, unbiased and differentiable: one draw in each of equal strata.
+
+        ::
+
+            E_q f(z) = Σ_k w_k E f(μ_k + σ_k ε),   ε_j = Φ⁻¹((j + u)/n), j = 0 … n − 1, one u for each x and k
+
+        Fixed nodes would not do: a trained decoder would learn to bend between them.
+
+        Args:
+            each: n, draws from each component.
+            generator: source of u.
 
         Returns:
-            Two tensors of shape ``(count * K, batch)``; the weights of each observation sum to one.
+            Two tensors of shape ``(n * K, batch)``; the weights of each observation sum to one.
         """
-        noise, log_w = gauss_hermite_nodes(count, 1, like=self.mean)
-        z = self.mean + self.log_std.exp() * noise[:, :, None]
-        weight = (self.log_weight + log_w[:, None, None]).exp()
-        return tuple(t.movedim(-1, 1).flatten(0, 1) for t in (z, weight))  # type: ignore[return-value]
+        u = torch.rand(self.mean.shape, generator=generator, dtype=self.mean.dtype)
+        stratum = torch.arange(each, dtype=u.dtype)[:, None, None]
+        noise = torch.special.ndtri(((stratum + u) / each).clamp(1e-6, 1 - 1e-6))
+        z = self.mean + self.log_std.exp() * noise
+        weight = (self.log_weight.exp() / each).expand_as(z)
+        return z.movedim(-1, 1).flatten(0, 1), weight.movedim(-1, 1).flatten(0, 1)
 
 
 def best_gaussians(log_joint: Tensor, line: exact.Rule, halvings: int = 7) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from efvae.networks import mlp
 
 __all__ = ["BentDecoder", "SpiralVAE", "expectation_rule", "latent_line", "log_joint", "sample", "spiral"]
 
-#: Nodes of the quadrature under a single Gaussian, and under each component of several, while training.
-NODES, NODES_EACH = 16, 10
+#: Draws from a single Gaussian, and from each component of several, while training.
+DRAWS, DRAWS_EACH = 16, 8
 #: Points of the latent grid on [−6, 6] and of each side of the grid of observations.
 LATENT_POINTS, SIDE = 241, 41
 #: How far the grid reaches beyond the curve, in standard deviations of the noise.
@@ -104,13 +104,13 @@ class SpiralVAE(nn.Module):
         """log p(x, z) in nats; x of shape ``(batch, 2)``, z of shape ``(*sample, batch)`` or ``(*sample, 1)``."""
         return log_joint(self.decoder(z[..., None]), self.log_noise, x, z)
 
-    def elbo(self, x: Tensor) -> Tensor:
-        """E_q [log p(x, z) − log q(z | x)] in nats by quadrature under q, differentiable, shape ``(batch,)``.
+    def elbo(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """E_q [log p(x, z) − log q(z | x)] in nats by stratified draws, unbiased with its gradient, shape ``(batch,)``.
 
         Paper: eq-1a
         """
         q = self.posterior(x)
-        z, weight = q.nodes(NODES if q.mean.shape[-1] == 1 else NODES_EACH)
+        z, weight = q.draws(DRAWS if q.mean.shape[-1] == 1 else DRAWS_EACH, generator)
         return (weight * (self.log_joint(x, z) - q.log_prob(z))).sum(0)
 
 
