@@ -123,6 +123,9 @@ def solve(config: Config) -> Solution:
         noise_STAGE               σ_d
         least_gap_STAGE           the gap of the best Gaussian for each x, for the decoder of the stage
 
+    Besides these through each stage, the curve has μ_d after fixed and learned, as columns ``mean_x1_fixed`` ..., with
+    the latent points in ``mean_z``.
+
     Args:
         config: the cell.
 
@@ -139,6 +142,10 @@ def solve(config: Config) -> Solution:
     for stage, values in stages.items():
         metrics |= {f"{name}_{stage}": value for name, value in values.items()}
         metrics[f"approximation_error_{stage}"] = negative_entropy - values["log_likelihood"]
+    curve["mean_z"] = latent_line().points[:, 0].tolist()
+    for stage, mean in decoders.items():
+        for axis, values in enumerate(mean.T.tolist(), start=1):
+            curve[f"mean_x{axis}_{stage}"] = [round(value, 6) for value in values]
     seconds = time.monotonic() - started
     record = records.make(STEM, config, metrics, curve, seconds=seconds, show=("encoder", "noise", "seed"))
     return Solution(record, decoders, models, rule)
