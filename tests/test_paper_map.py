@@ -1,5 +1,6 @@
 """The paper map is complete, and a closed item is what it says: page, code, notebook cell and test."""
 
+import dataclasses
 import re
 import statistics
 from pathlib import Path
@@ -181,5 +182,7 @@ def test_the_photographs_have_their_table_on_the_scoreboard():
     assert f"| {statistics.mean(elbos):.1f} ± {statistics.stdev(elbos):.1f} | 19375.6 |" in learned
     assert learned.endswith(f"| {len(elbos)} |")
     assert any("| 1 |" in line and line.startswith("| encoder by conditional") for line in lines)
+    longer = [dataclasses.replace(row, config=row.config | {"joint_steps": 20000}) for row in rows[-1:]]
+    assert len(pages.photographs_section(rows + longer)) == len(lines) + 1  # a line of its own
     assert sum("| – | – | – | 0 |" in line for line in pages.photographs_section([])) == len(pages.PHOTOGRAPHS_STAGES)
     assert "\n".join(lines) in pages.scoreboard_page(set())

@@ -314,8 +314,9 @@ def _solve(
     if len({together(config) for config in configs}) > 1:
         raise ValueError("cells trained together must agree in everything but bits, encoder, d_hidden, width and rate")
     first, text = configs[0], corpus(configs[0])
-    deep = any(config.d_hidden for config in configs)
-    corpora, kept = _documents(text, first, PRECISIONS[first.precision] if deep else None, device)
+    # only listed codes behind hidden layers need x as a whole
+    whole = any(config.d_hidden and config.bits <= LISTED_BITS for config in configs)
+    corpora, kept = _documents(text, first, PRECISIONS[first.precision] if whole else None, device)
     runs = [_run(config, kept, checkpoint, device) for config in configs]
     phases = (
         Phase(first.epochs, ESTIMATORS[first.estimator](1)),

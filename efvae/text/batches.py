@@ -192,8 +192,8 @@ class Documents:
 
     Args:
         x: the documents.
-        dtype: of the dense form, which decoders with hidden layers need for their gradient; it is made once, 2 K bytes
-            a document in bfloat16. None: no dense form.
+        dtype: of the dense form, which decoders with hidden layers need for their gradient where codes are listed; it
+            is made once, 2 K bytes a document in bfloat16. None: no dense form.
         device: where to.
 
     Raises:

@@ -22,7 +22,7 @@ class DenseBatch:
         x: counts with smoothing, float32, shape ``(documents, K)``.
         length: l = Σ_k x_k, shape ``(documents,)``.
         saturated: Σ_k x_k log(x_k / l) in nats, shape ``(documents,)``.
-        dense: x in the precision of the products, where decoders with hidden layers need it.
+        dense: x in the precision of the products, where listed codes behind hidden layers need it.
 
     Own: own-fused-multinomial
     """

@@ -29,7 +29,7 @@ class Corpora:
     """What a training run reads.
 
     Args:
-        train: with a dense form if a decoder has hidden layers; sparse, see
+        train: with a dense form if codes are listed and a decoder has hidden layers; sparse, see
             :class:`~efvae.text.batches.Documents`, or for an accelerator a table, see
             :class:`~efvae.text.dense.DenseDocuments`.
         test: evaluated after each epoch.
