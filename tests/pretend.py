@@ -124,7 +124,11 @@ def _run(func, args, kwargs):
 
 
 class _Module:
-    """What torch asks of a device's module."""
+    """What torch asks of a device's module.
+
+    Torch cannot forget a device: outside of ``pretended_gpu`` there are none of it, or later tests of this process would
+    be asked for its random state.
+    """
 
     def get_amp_supported_dtype(self):
         return [torch.bfloat16]
@@ -133,10 +137,10 @@ class _Module:
         return 0
 
     def device_count(self):
-        return 1
+        return int(_looks is not None)
 
     def is_available(self):
-        return True
+        return _looks is not None
 
     is_initialized = is_available
 
@@ -144,6 +148,12 @@ class _Module:
         return False
 
     def manual_seed_all(self, seed):
+        pass
+
+    def get_rng_state(self, device=0):
+        return torch.empty(0, dtype=torch.uint8)  # generators of this device draw the CPU's numbers
+
+    def set_rng_state(self, state, device=0):
         pass
 
 
@@ -175,5 +185,7 @@ def pretended_gpu(monkeypatch) -> Iterator[Looks]:
     _looks = Looks()
     with monkeypatch.context() as patch, torch.autograd.set_multithreading_enabled(False), _Mode():
         patch.setattr(torch, "Generator", generator)
-        yield _looks
-    _looks = None
+        try:
+            yield _looks
+        finally:
+            _looks = None

@@ -102,3 +102,11 @@ def test_the_pretended_device_computes_and_refuses_mixtures(monkeypatch):
             assert len(looks) == 1
         with pytest.raises(TypeError, match="numpy"):
             x.numpy()
+
+
+def test_the_pretended_device_is_gone_afterwards(monkeypatch):
+    with pretended_gpu(monkeypatch):
+        assert torch.accelerator.is_available()
+    assert not torch.accelerator.is_available()
+    with torch.random.fork_rng():  # of all devices: torch asks each for its random state
+        torch.rand(1)

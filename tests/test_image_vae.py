@@ -76,7 +76,7 @@ def test_folding_keeps_the_function_and_settling_its_statistics(kind):
 
 
 def vae(kind="diagonal", learn=False) -> ImageVAE:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         decoder = nn.Sequential(nn.Linear(3, 3 * 4 * 4), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(48, outputs(3, kind)))
@@ -112,7 +112,7 @@ def test_a_full_covariance_is_a_normal_distribution():
 
 
 def test_a_full_covariance_of_many_latents_starts_well_conditioned():
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = dcgan.encoder(outputs(100, "full"), 32, 16)
     x, z = torch.rand(8, 3, 16, 16, generator=source(1)) * 2 - 1, torch.randn(8, 100, generator=source(2))
