@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from efvae.word_counts import WordCounts, log_saturated
@@ -25,9 +25,9 @@ class Batch:
     """Some documents: about 116 entries of 10000 each, and, where the decoder's hidden layers need it, all of x.
 
     Args:
-        words: entries of all documents one after the other, int64, shape ``(entries,)``.
+        words: entries of all documents one after the other, int32, shape ``(entries,)``.
         counts: c at the entries, shape ``(entries,)``.
-        offsets: where each document begins, int64, shape ``(documents,)``.
+        offsets: where each document begins, int32, shape ``(documents,)``.
         smoothing: f, shape ``(K,)``.
         length: l = Σ_k x_k, shape ``(documents,)``.
         saturated: Σ_k x_k log(x_k / l) in nats, shape ``(documents,)``.
@@ -173,11 +173,10 @@ class Batch:
     @cached_property
     def _by_word(self) -> tuple[Tensor, Tensor, Tensor]:
         """The entries sorted by word: their documents, their counts, where each word begins."""
-        if self.words.device.type == "cpu" and len(self.smoothing) <= 1 << 16:
-            # numpy sorts 16-bit numbers by radix, ten times as fast as torch
-            order = torch.from_numpy(np.argsort(self.words.numpy().astype(np.uint16), kind="stable"))
-        else:
-            order = torch.argsort(self.words, stable=True)
+        if self.words.device.type == "cpu":
+            bounds = torch.cat([self.offsets, self.offsets.new_full((1,), len(self.words))])
+            return _by_columns(self.words, self.counts, bounds, len(self.smoothing))
+        order = torch.argsort(self.words, stable=True)
         ends = torch.bincount(self.words, minlength=len(self.smoothing)).cumsum(0)
         document, _ = self._places
         return (
@@ -185,6 +184,13 @@ class Batch:
             self.counts.index_select(0, order),
             torch.cat([ends.new_zeros(1), ends[:-1]]),
         )
+
+
+def _by_columns(words: Tensor, counts: Tensor, bounds: Tensor, n_words: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, numbers and beginnings of the columns of a sparse matrix that is given by rows."""
+    shape = (len(bounds) - 1, n_words)
+    x = sparse.csr_matrix((counts.numpy(), words.numpy(), bounds.numpy()), shape=shape).tocsc()
+    return torch.from_numpy(x.indices), torch.from_numpy(x.data), torch.from_numpy(x.indptr[:-1])
 
 
 class Documents:
@@ -215,9 +221,9 @@ class Documents:
         # row bounds stay with the host, so that cutting a batch waits for no device
         self._bounds = x.indptr.to("cpu", torch.int64)
         self._all = Batch(
-            x.indices.long(),
+            x.indices.int(),
             x.counts,
-            x.indptr[:-1].clone(),
+            x.indptr[:-1].int(),
             x.smoothing.float(),
             x.length().float(),
             log_saturated(x).float(),
@@ -228,6 +234,8 @@ class Documents:
                 rows = torch.arange(start, min(start + 1024, x.n_documents))
                 dense[rows] = x.select(rows).dense().to(dtype)
             self._all = replace(self._all, dense=dense)
+        rows = [part.cpu().numpy() for part in (x.counts, x.indices, x.indptr)]
+        self._rows = sparse.csr_matrix(tuple(rows), shape=(x.n_documents, x.n_words))  # to pick documents from
         self._all = self._to(self._all, device)
 
     @staticmethod
@@ -278,22 +286,17 @@ class Documents:
 
     def _some(self, rows: Tensor, *, dense: bool = True) -> Batch:
         """Documents by their numbers, int64 on the host."""
-        low = self._bounds[rows]
-        size = self._bounds[rows + 1] - low
-        ends = size.cumsum(0)
-        document = torch.arange(len(rows)).repeat_interleave(size, output_size=int(ends[-1]))
-        place = (low - ends + size).index_select(0, document).add_(torch.arange(len(document)))
+        picked = self._rows[rows.numpy()]  # scipy does it in a fifth of the time of torch's operations
         device = self._all.words.device
-        here, place = rows.to(device), place.to(device)
+        here = rows.to(device)
         return replace(
             self._all,
-            words=self._all.words.index_select(0, place),
-            counts=self._all.counts.index_select(0, place),
-            offsets=(ends - size).to(device),
+            words=torch.from_numpy(picked.indices).to(device),
+            counts=torch.from_numpy(picked.data).to(device),
+            offsets=torch.from_numpy(picked.indptr[:-1]).to(device),
             length=self._all.length.index_select(0, here),
             saturated=self._all.saturated.index_select(0, here),
             dense=self._dense(rows) if dense else None,
-            document=document.to(device) if dense else None,
         )
 
     def _dense(self, rows: Tensor) -> Tensor | None:
