@@ -126,8 +126,8 @@ def _run(func, args, kwargs):
 class _Module:
     """What torch asks of a device's module.
 
-    Torch cannot forget a device: outside of ``pretended_gpu`` there are none of it, or later tests of this process would
-    be asked for its random state.
+    Torch cannot forget a device: outside of ``pretended_gpu`` there are none of it, or later tests of the process
+    would be asked for its random state.
     """
 
     def get_amp_supported_dtype(self):

@@ -45,6 +45,18 @@ def test_memory_is_used_again_and_never_twice_at_a_time():
     assert len(products._buffers[LARGE[0] * LARGE[1] * 4]) <= products._KEPT
 
 
+@pytest.mark.parametrize("count", [lambda _: 1, lambda _: 2], ids=["too few", "too many"])
+def test_no_memory_is_used_again_where_torch_does_not_count_its_users(monkeypatch, count):
+    products._counts.cache_clear()
+    monkeypatch.setattr(products, "_count", count)
+    try:
+        assert not products._counts()
+        held = [fresh(LARGE, torch.float32, CPU) for _ in range(4)]
+        assert len({each.data_ptr() for each in held}) == 4
+    finally:
+        products._counts.cache_clear()
+
+
 def test_memory_without_huge_pages_is_as_good_and_a_fork_has_its_own(monkeypatch):
     class Refusing(mmap.mmap):
         def madvise(self, *_):

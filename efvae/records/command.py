@@ -22,7 +22,7 @@ _USAGE = """usage: python -m {module} [key=value ...] [--results DIR] [--refresh
 
   --results DIR      folder of records (default: {root})
   --refresh          compute again although the record exists
-keys:
+{explained}keys:
 {keys}"""
 
 
@@ -126,8 +126,11 @@ def _pair(word: str, kinds: dict[str, str]) -> tuple[str, Any]:
     return name, read_value(name, text, kinds)
 
 
-#: Options that not every experiment takes.
-_OPTIONS = {"--checkpoint": "PATH", "--device": "cpu|cuda|auto"}
+#: Options that not every experiment takes: how their value is written, and what they do.
+_OPTIONS = {
+    "--checkpoint": ("PATH", "where to save the state of training, and to go on from if there is one"),
+    "--device": ("NAME", "where to compute: cpu (default), cuda, cuda:1, or auto for cuda where there is one"),
+}
 
 
 def _takes(run: Callable[..., Record], option: str) -> bool:
@@ -140,7 +143,9 @@ def _help(config_type: type, run: Callable[..., Record]) -> str:
     for field in dataclasses.fields(config_type):
         default = "required" if field.default is dataclasses.MISSING else f"default {field.default!r}"
         keys.append(f"  {field.name}: {kinds[field.name]} ({default})")
-    options = "".join(f" [{option} {value}]" for option, value in _OPTIONS.items() if _takes(run, option))
+    taken = {option: told for option, told in _OPTIONS.items() if _takes(run, option)}
+    options = "".join(f" [{option} {value}]" for option, (value, _) in taken.items())
+    explained = "".join(f"  {f'{option} {value}':<19}{text}\n" for option, (value, text) in taken.items())
     spec = sys.modules["__main__"].__spec__  # under -m the config's own module is called __main__
     module = spec.name if spec else config_type.__module__
-    return _USAGE.format(module=module, root=results_root(), keys="\n".join(keys), options=options)
+    return _USAGE.format(module=module, root=results_root(), keys="\n".join(keys), options=options, explained=explained)

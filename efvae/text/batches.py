@@ -234,8 +234,8 @@ class Documents:
                 rows = torch.arange(start, min(start + 1024, x.n_documents))
                 dense[rows] = x.select(rows).dense().to(dtype)
             self._all = replace(self._all, dense=dense)
-        rows = [part.cpu().numpy() for part in (x.counts, x.indices, x.indptr)]
-        self._rows = sparse.csr_matrix(tuple(rows), shape=(x.n_documents, x.n_words))  # to pick documents from
+        by_rows = tuple(part.cpu().numpy() for part in (x.counts, x.indices, x.indptr))
+        self._rows = sparse.csr_matrix(by_rows, shape=(x.n_documents, x.n_words))  # to pick documents from
         self._all = self._to(self._all, device)
 
     @staticmethod

@@ -61,9 +61,23 @@ def _huge(size: int) -> Tensor:
 
 def _users(buffer: Tensor) -> int:
     """Number of tensors that share the memory; 0 where torch does not tell."""
+    return _count(buffer) if _counts() else 0
+
+
+def _count(buffer: Tensor) -> int:
     storage = buffer.untyped_storage()
-    count = getattr(torch._C, "_storage_Use_Count", None)
-    return int(count(storage._cdata)) - 1 if count else 0
+    return int(torch._C._storage_Use_Count(storage._cdata)) - 1
+
+
+@functools.cache
+def _counts() -> bool:
+    """Whether torch counts the tensors of a memory, and does it right: memory in use must not be given out."""
+    try:
+        one = torch.empty(4)
+        alone, other = _count(one), one.view(2, 2)
+        return alone == 1 and _count(one) == _count(other) == 2
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 @functools.cache
