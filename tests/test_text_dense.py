@@ -187,7 +187,9 @@ def test_a_device_that_is_not_there_is_one_line_and_exit_code_2(monkeypatch, cap
     assert "--device needs a name" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     assert records.main(text.Config, text.run, [*words, "--device", "auto"]) == 0
-    assert "[--device cpu|cuda|auto]" in _help(capsys)
+    shown = _help(capsys)
+    assert "[--device NAME]" in shown
+    assert "--device NAME      where to compute: cpu (default), cuda" in shown
 
 
 def _help(capsys) -> str:
