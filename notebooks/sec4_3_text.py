@@ -389,7 +389,7 @@ def number(found: list[float], form: str) -> str:
 
 
 full = text_table.PROTOCOLS["full"]
-print("encoder  estimator  held out  seeds          train            test  selected  idle")
+print("encoder estimator held out seeds        train         test selected idle")
 for encoder in text.ENCODERS:
     for estimator, aside in (("arm", 0), ("disarm", 0), ("arm", 1000)):
         found = records.load(
@@ -399,12 +399,11 @@ for encoder in text.ENCODERS:
             told = []
             for name in ("nelbo_train", "nelbo_test"):
                 mean, spread = text_table.mean_and_spread(text_table.values(found, name))
-                told.append(f"{mean:6.1f}" + ("       " if spread is None else f" ± {spread:4.1f}"))
+                told.append(f"{mean:6.1f}" + ("      " if spread is None else f" ± {spread:3.1f}"))
             selected = number(text_table.values(found, "nelbo_test_held_out"), "6.1f")
             idle = statistics.fmean(text_table.values(found, "idle_bits_train"))
-            print(
-                f"{encoder:>7}  {estimator:>9}  {aside:8}  {len(found):5}  {told[0]}   {told[1]}    {selected}  {idle:4.1f}"
-            )
+            row = f"{encoder:>7} {estimator:>9} {aside:8} {len(found):5} {told[0]} {told[1]}"
+            print(f"{row}   {selected} {idle:4.1f}")
 
 # %% [markdown]
 # ## The paper's conclusions
