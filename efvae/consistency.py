@@ -30,7 +30,8 @@ def family_residual(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
         max_z | log p(z | x) − log h'(z) − B − ⟨ψ(z), η⟩ |,   B and η by least squares
 
     It is zero exactly if some encoder parameter η gives p(z | x); how the encoder's network would produce that η is
-    not asked. The largest residual over all x is zero exactly on the consistent set of the encoder's family.
+    not asked. The largest residual over all x is zero exactly on the consistent set of the encoder's family. Of a
+    continuous latent space only whether it is zero means something: the maximum is over the points of the rule.
 
     Args:
         vae: the model, float64; its encoder tells the family only.

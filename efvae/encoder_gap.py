@@ -34,8 +34,13 @@ def code_products(n_bits: int, order: int) -> Tensor:
         n_bits: number of bits.
         order: largest number of factors, from 1 to ``n_bits``.
 
+    Raises:
+        ValueError: an order out of its range.
+
     Own: own-statistics
     """
+    if not 1 <= order <= n_bits:
+        raise ValueError(f"code_products: order must be in [1, {n_bits}], got {order}")
     bits = all_bits(n_bits)
     sets = sorted((s for s in bits if 1 <= s.sum() <= order), key=lambda s: (s.sum().item(), (-s).tolist()))
     return torch.stack([torch.where(s == 1, bits, 1.0).prod(1) for s in sets], 1)

@@ -2,10 +2,15 @@
 
 One rule of points and weights stands for both: a sum over states has weights one, a quadrature has the weights of
 its nodes. All oracles compute in float64 and refuse anything less: call ``vae.double()`` on a copy first.
+
+A quadrature has to be wide and fine enough for the posterior of every x, which may be far narrower than the prior.
+Where it misses the encoder's law the oracles refuse; where it misses the posterior only, they cannot know: compare
+with a rule of more points. :func:`grid` is the safe choice for one or two coordinates.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +34,9 @@ __all__ = [
     "mean_field",
     "posterior_kl",
 ]
+
+#: How far from one a rule may sum the encoder's law.
+COVERAGE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,14 @@ def gauss_hermite(nodes: int, mean: Tensor, std: Tensor) -> Rule:
 
     Args:
         nodes: number of nodes for each coordinate.
-        mean, std: shape ``(n,)``, float64, std > 0.
+        mean, std: shape ``(n,)``, float64, std > 0; of the posterior, not of the prior, where that is narrower.
+
+    Raises:
+        ValueError: std is not positive, or there are more points than can be enumerated.
     """
+    if not bool((std > 0).all()):
+        raise ValueError(f"gauss_hermite: std must be positive, got {std.tolist()}")
+    check_state_count(nodes ** len(mean), f"a rule of {nodes} nodes in {len(mean)} coordinates")
     noise, log_w = gauss_hermite_nodes(nodes, len(mean), like=mean)
     # ∫ f dz = E f(z)/N(z): with z = mean + std ε the weight is w_k std √(2π) exp(ε²/2) for each coordinate.
     log_density = (
@@ -118,8 +132,9 @@ def log_joint(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
         ValueError: x or the model is not float64.
     """
     _require_float64(x, "x")
-    for name, parameter in vae.named_parameters():
-        _require_float64(parameter, f"parameter {name}")
+    for name, value in itertools.chain(vae.named_parameters(), vae.named_buffers()):
+        if value.is_floating_point():
+            _require_float64(value, f"the model's {name}")
     return vae.log_joint(x, rule.points[:, None])
 
 
@@ -145,7 +160,14 @@ def log_posterior(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 
 
 def _encoder_log_prob(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
-    return vae.encoder(x).log_prob(rule.points[:, None])
+    log_q = vae.encode(x).log_prob(rule.points[:, None])
+    mass = (log_q.detach() + rule.log_weights[:, None]).logsumexp(0).exp()
+    if bool(((mass - 1).abs() > COVERAGE).any()):
+        worst = float(mass[(mass - 1).abs().argmax()])
+        raise ValueError(
+            f"the rule sums the encoder's law q(z | x) to {worst:.3g}, not 1: take more points, or a wider grid"
+        )
+    return log_q
 
 
 def _expectation(log_q: Tensor, value: Tensor, rule: Rule) -> Tensor:
@@ -156,6 +178,9 @@ def _expectation(log_q: Tensor, value: Tensor, rule: Rule) -> Tensor:
 
 def posterior_kl(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
     """The posterior gap KL(q(z | x) ‖ p(z | x)) in nats, shape ``(batch,)``.
+
+    Raises:
+        ValueError: the rule does not sum q(z | x) to one, or x or the model is not float64.
 
     Paper: eq-1b, def-1
     """

@@ -152,7 +152,8 @@ def distance(table: JointTable, x_weights: Tensor | None = None) -> Tensor:
 
         min over W~ of ( Σ_x w(x) (1/k) Σ_z (t(x, z) − ⟨ν~(x), W~ ψ~(z)⟩)² )^½
 
-    It is zero exactly if the VAE is consistent on the x with w(x) > 0.
+    It is zero exactly if the VAE is consistent on the x with w(x) > 0. The k latent states are all there are: of a
+    continuous latent space the value would be that of the chosen points, and grow with their range.
 
     Args:
         table: see :func:`joint_table`.

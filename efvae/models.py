@@ -50,11 +50,16 @@ class CategoricalOver(nn.Module):
     Args:
         states: shape ``(k, n)``, pairwise different.
 
+    Raises:
+        ValueError: a state is repeated.
+
     Paper: sec-4-1
     """
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()
+        if len(states.unique(dim=0)) != len(states):
+            raise ValueError(f"CategoricalOver: {len(states) - len(states.unique(dim=0))} of the states are repeated")
         self.states: Tensor
         self.register_buffer("states", states.clone())
 
@@ -123,6 +128,20 @@ class VAE(nn.Module):
             Tensor of shape ``sample + batch``.
         """
         return self.prior().log_prob(z) + self.decoder(z).log_prob(x)
+
+    def encode(self, x: Tensor) -> ExponentialFamily:
+        """The distribution q(z | x), with batch shape ``(*batch)``.
+
+        Raises:
+            ValueError: it is over codes of another shape than the prior.
+        """
+        q, prior = self.encoder(x), self.prior()
+        if q.event_shape != prior.event_shape:
+            raise ValueError(
+                f"the encoder's codes have shape {tuple(q.event_shape)}, the prior's {tuple(prior.event_shape)}: "
+                "change the output width of the encoder's network, or the prior"
+            )
+        return q
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n draws (x, z) from the model, each of shape ``(n, *event)``; no gradient."""

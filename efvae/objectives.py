@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from efvae.estimators import Estimator
 from efvae.models import VAE
 
-__all__ = ["elbo"]
+__all__ = ["elbo", "iwae_bound"]
 
 
 def elbo(vae: VAE, x: Tensor, estimator: Estimator, generator: torch.Generator | None = None) -> Tensor:
@@ -31,11 +33,48 @@ def elbo(vae: VAE, x: Tensor, estimator: Estimator, generator: torch.Generator |
     Returns:
         ELBO in nats, shape ``batch``.
 
+    Raises:
+        ValueError: encoder and prior are over codes of different shapes.
+
     Paper: eq-1a, sec-2
     """
-    q = vae.encoder(x)
+    q = vae.encode(x)
     prior = vae.prior()
     if q.same_base_measure(prior):
         reconstruction = estimator.expectation(q, lambda z: vae.decoder(z).log_prob(x), generator)
         return reconstruction - q.kl(prior)
     return estimator.expectation(q, lambda z: vae.log_joint(x, z), generator) + q.entropy()
+
+
+@torch.no_grad()
+def iwae_bound(vae: VAE, x: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    """One draw of the importance-weighted bound of each example, for codes too many to be listed; no gradient.
+
+    ::
+
+        log (1/S) Σ_s p(x, z_s) / q(z_s | x),    z_s ~ q(z | x)
+
+    Its expectation is the ELBO for S = 1, never falls as S grows, and tends to log p(x) if q is positive wherever
+    the posterior is (Burda, Grosse and Salakhutdinov, 2016). Where q covers
+    one of several modes of the posterior, that may take any number of draws. For S = 1 it has the same mean as
+    :func:`elbo`, which takes the divergence in closed form, and more variance.
+
+    Args:
+        vae: the model.
+        x: observations, shape ``(*batch, *event)``.
+        samples: S ≥ 1, all held in memory at a time.
+        generator: source of randomness.
+
+    Returns:
+        The bound in nats, shape ``batch``.
+
+    Raises:
+        ValueError: ``samples`` < 1.
+
+    Own: own-your-vae-beyond
+    """
+    if samples < 1:
+        raise ValueError(f"iwae_bound: samples must be at least 1, got {samples}")
+    q = vae.encode(x)
+    z = q.sample((samples,), generator)
+    return torch.logsumexp(vae.log_joint(x, z) - q.log_prob(z), 0) - math.log(samples)

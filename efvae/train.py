@@ -55,6 +55,10 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig: {name} must be at least {low}, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"TrainConfig: learning_rate must be positive, got {self.learning_rate}")
+        if self.final_learning_rate is not None and not self.final_learning_rate >= 0:
+            raise ValueError(f"TrainConfig: final_learning_rate must not be negative, got {self.final_learning_rate}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"TrainConfig: betas must be in [0, 1), got {self.betas}")
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 … steps − 1."""
@@ -123,9 +127,8 @@ def fit(
         enter = done % config.eval_every == 0 or done == config.steps
         write = checkpoint is not None and bool(config.checkpoint_every) and done % config.checkpoint_every == 0
         if (enter or write or on_cpu) and not math.isfinite(value.item()):
-            raise TrainingError(
-                f"the loss is {value.item()} at step {done}: lower the learning rate ({config.rate(step):g})"
-            )
+            mend = f"lower the learning rate ({config.rate(step):g})" if step else "look at the data and first weights"
+            raise TrainingError(f"the loss is {value.item()} at step {done}: {mend}")
         value.backward()
         optimizer.step()
         if enter:

@@ -102,11 +102,12 @@ assert abs(float(left.square().mean()) - 1.7**2) < 1e-9
 config = curve.Config(points=points, hidden=hidden, iterations=iterations, seed=seed)
 stages = curve.run(config)
 ideal = [curve.ideal_gap(stage.variance, points) for stage in stages]
-print("  σ_d²     ELBO   gap, trained   best Gaussian   decoder = curve   bent share   harmonium's error, times σ_d⁴")
+print("                 gap,      best  decoder    bent  harmonium's   times")
+print("  σ_d²    ELBO trained  Gaussian  = curve   share        error    σ_d⁴")
 for stage, least in zip(stages, ideal, strict=True):
     print(
-        f"{stage.variance:6g} {stage.elbo:8.1f} {stage.gap:14.4f} {stage.least_gap:15.4f} {least:17.4f} {stage.bent:12.2f}"
-        f" {stage.harmonium_error:19.0e} {stage.harmonium_error * stage.variance**2:13.2f}"
+        f"{stage.variance:6g} {stage.elbo:7.1f} {stage.gap:7.4f} {stage.least_gap:9.4f} {least:8.4f} {stage.bent:7.2f}"
+        f" {stage.harmonium_error:12.0e} {stage.harmonium_error * stage.variance**2:7.2f}"
     )
 
 # %% [markdown]

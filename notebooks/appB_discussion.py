@@ -97,7 +97,7 @@ for name, latent, m in (("3 bits", Bernoulli, 3), ("Ising, 2 + 1 bits", ising, 5
         lowest[label] = min(values)
     assert lowest["forward"] > -1e-9
     assert lowest["reverse"] < -1e-4
-    print(f"{name:18} posterior reached: True, weights are Wᵀ: True, "
+    print(f"{name:17} posterior found, weights Wᵀ: True; "
           f"convex: forward {lowest['forward'] > -1e-9}, reverse {lowest['reverse'] > -1e-9}")  # fmt: skip
 
 # %% [markdown]
@@ -220,10 +220,10 @@ for trial in range(4):
     print(f"trial {trial}: gap {start:.2f} at the start, below 1e-5 at the end; likelihood stationary there")
 
 # %% [markdown]
-# ## Family part and amortisation part
+# ## Family part and amortization part
 #
 # Random decoders with three code bits, as in {doc}`sec3_1_mrf`. The best member of each family for each $x$ gives the family part;
-# an affine network, and one with 16 hidden units, add the amortisation part.
+# an affine network, and one with 16 hidden units, add the amortization part.
 
 # %%
 rows = [run(Config(seed=seed + s, pixels=pixels, group_1=2, group_2=1)).metrics for s in range(decoders)]
@@ -238,13 +238,13 @@ total = family + extra["affine network"]
 assert (total.diff(dim=1) < 1e-6).all()  # nested classes of affine encoders
 assert (total[:, -1] < 1e-6).all()  # all states
 print(f"{decoders} decoders, mean in nats and, in brackets, least and largest")
-print(f"{'encoder':12}{'family part':>24}{'amortisation, affine':>26}{'amort., hidden layer':>26}")
+print(f"{'encoder':12}{'family part':>24}{'amortization, affine':>26}{'amort., hidden layer':>26}")
 for k, name in enumerate(names):
     columns = [family[:, k], *(part[:, k] for part in extra.values())]
     texts = [f"{abs(c.mean()):.3f} ({abs(c.min()):.3f} to {abs(c.max()):.3f})" for c in columns]
     print(f"{name:12}{texts[0]:>24}{texts[1]:>26}{texts[2]:>26}")
 
-# %% mystnb={"figure": {"name": "own-parts-figure", "caption": "The two parts of the gap for growing statistics $\\psi$, at fixed networks, on random decoders with three code bits. Bars: means; dots: the sum for each decoder. Computed live."}, "image": {"alt": "Stacked bars for four encoder families. Both the family part and, with an affine network, the amortisation part become smaller as statistics are added, and vanish for all states."}}
+# %% mystnb={"figure": {"name": "own-parts-figure", "caption": "The two parts of the gap for growing statistics $\\psi$, at fixed networks, on random decoders with three code bits. Bars: means; dots: the sum for each decoder. Computed live."}, "image": {"alt": "Stacked bars for four encoder families. Both the family part and, with an affine network, the amortization part become smaller as statistics are added, and vanish for all states."}}
 figure = plots.parts_of_gap(names, family, extra)
 plt.show()
 
@@ -284,8 +284,8 @@ for name, network in (("affine network", nn.Linear(2, 2)), ("16 hidden units", m
     train_encoder(curved, seen, each, line, 200)
     parts[name] = gap_parts(curved, seen, each, line, free)
     assert parts[name].amortization > -1e-6
-    print(f"{name:16} family part {parts[name].family:.3f}   amortisation part {parts[name].amortization:.2f}")
+    print(f"{name:16} family part {parts[name].family:.3f}   amortization part {parts[name].amortization:.2f}")
 
 # %% [markdown]
-# To try: other `seed`s and more `starts`. A decoder whose amortisation part *grows* when a statistic is added exists too: seed 1 in
+# To try: other `seed`s and more `starts`. A decoder whose amortization part *grows* when a statistic is added exists too: seed 1 in
 # {doc}`sec3_1_mrf`. Only the sum has to fall.

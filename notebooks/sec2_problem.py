@@ -309,14 +309,14 @@ print(
     f"{family_residual(family.vae(theta_ml, free_encoder), x, codes).max():.4f}",
 )
 print(
-    f"consistent, each with its own cancelling prior: θ_ML and {len(several) - 1} random θ; with each other's they are not"
+    f"θ_ML and {len(several) - 1} random θ: consistent, each with its own cancelling prior,\nand not with each other's"
 )
 
 # %% [markdown]
 # ## With an encoder network
 #
 # So far the encoder was free for each image. A network shares its weights among images; what it lacks to the free one is
-# the *amortisation gap*. First the decoder stays at $\theta_{\mathrm{ML}}$ and only the encoder learns, then both learn
+# the *amortization gap*. First the decoder stays at $\theta_{\mathrm{ML}}$ and only the encoder learns, then both learn
 # together, from there. Training sees every image with its probability, so nothing is sampled.
 
 # %%
@@ -331,7 +331,7 @@ def train(vae: VAE) -> float:  # the ELBO that training reaches
         return float(data @ exact.elbo(vae, x, codes))
 
 
-print(f"{'decoder':10}{'encoder':26}{'ELBO':>9}{'error (2)':>11}{'amortisation gap':>18}")
+print(f"{'decoder':10}{'encoder':26}{'ELBO':>9}{'error (2)':>11}{'amortization gap':>18}")
 for name, network in (("linear", nn.Linear(n, 2)), ("16 hidden units", mlp((n, 16, 2), nn.Tanh))):
     vae = family.vae(theta_ml, network)
     vae.decoder.requires_grad_(requires_grad=False)
@@ -358,7 +358,7 @@ print(f"learned θ = ({learned[0]:.2f}, {learned[1]:.2f})")
 # %% [markdown]
 # Starting from the decoder of maximum likelihood, joint training raises the ELBO and moves the decoder away from the truth:
 # the arrow $-\nabla F$ of {numref}`fig-1` at work, since at $\theta_{\mathrm{ML}}$ the gradient of $\mathcal{L}$ vanishes and
-# nothing else pulls. At $\theta_{\mathrm{ML}}$ the trained networks also leave an amortisation gap (what training did not
+# nothing else pulls. At $\theta_{\mathrm{ML}}$ the trained networks also leave an amortization gap (what training did not
 # reach included; it differs with the seed). After joint training it has vanished to the digits shown: the decoder moved to where the encoder's
 # task is easy, which the decoder of maximum likelihood could not do.
 #

@@ -225,7 +225,7 @@ for _ in range(draws):
             assert is_consistent(vae, x[here], rule)
             fixed = VAE(Prior(uniform, CategoricalOver(bits)), vae.decoder, vae.encoder)
             assert not is_consistent(fixed, x[here], rule)
-print("given the length: a harmonium, tight with Wᵀx + b; with a uniform prior in place of its own: not consistent")
+print("given the length: a harmonium, tight with Wᵀx + b;\nwith a uniform prior in place of its own: not consistent")
 
 # %% [markdown]
 # {prf:ref}`own-length-prior`: the prior $p(z \given l) \propto \exp(\langle b, z \rangle + l A(Wz + a))$ keeps a chosen law of the

@@ -167,7 +167,7 @@ for _ in range(5):
 assert worst < 1e-10
 assert min(gap_uniform + gap_ising) > 1e-6
 print("joint law = exp Σ W_ijk x_i z1_j z2_k, tight:", worst < 1e-10)
-print("same decoder and encoder, other prior: mean gap",
+print("same decoder and encoder, other prior:\nmean gap",
       f"{sum(gap_uniform) / 5:.2f} (uniform bits), {sum(gap_ising) / 5:.2f} (Ising law of v)")  # fmt: skip
 
 # %% [markdown]
@@ -177,7 +177,7 @@ print("same decoder and encoder, other prior: mean gap",
 # maximum likelihood, and all that is lost is the gap). Four encoder families, each containing the one before: factorized
 # bits, the bipartite Ising family, all pairs of bits, all states. Each is given the same two kinds of network, affine and with one
 # hidden layer of 16 units; only the last layer differs, in the number of its outputs. Family part: the best member for each $x$.
-# Amortisation part: the rest. Ten seeds are stored ({py:func}`efvae.experiments.encoder_families.run`); the first few are computed here and must agree.
+# Amortization part: the rest. Ten seeds are stored ({py:func}`efvae.experiments.encoder_families.run`); the first few are computed here and must agree.
 
 # %%
 default = Config(pixels=pixels, group_1=group_1, group_2=group_2, scale=scale)
@@ -216,15 +216,15 @@ total = [family + part for part in extra.values()]
 print(f"share of the factorized family part that the MRF family closes: {closed.mean():.2f}"
       f" (from {closed.min():.2f} to {closed.max():.2f})")  # fmt: skip
 rises = int((extra["affine network"][:, 1] > extra["affine network"][:, 0]).sum())
-print(f"seeds where the affine network's amortisation part grows from factorized to MRF: {rises} of {len(shown)}")
+print(f"seeds where the affine network's amortization part grows from factorized to MRF: {rises} of {len(shown)}")
 assert all((t[:, 1] < t[:, 0]).all() for t in total)
 
-# %% mystnb={"figure": {"name": "own-mrf-gap", "caption": "What is left of the posterior gap for four nested encoder families on the same random decoders, with the same two kinds of network. Bars: means over seeds; dots: the sum for each seed. With the default parameters all ten seeds are stored records, some of them computed again in this notebook; with other parameters the seeds are computed live."}, "image": {"alt": "Stacked bars of family part and amortisation part for factorized, mrf, pairs and states encoders. The family part falls from left to right and vanishes for all states; the amortisation part is visible with the affine network and small with a hidden layer."}}
+# %% mystnb={"figure": {"name": "own-mrf-gap", "caption": "What is left of the posterior gap for four nested encoder families on the same random decoders, with the same two kinds of network. Bars: means over seeds; dots: the sum for each seed. With the default parameters all ten seeds are stored records, some of them computed again in this notebook; with other parameters the seeds are computed live."}, "image": {"alt": "Stacked bars of family part and amortization part for factorized, mrf, pairs and states encoders. The family part falls from left to right and vanishes for all states; the amortization part is visible with the affine network and small with a hidden layer."}}
 figure = plots.parts_of_gap(FAMILIES, family, extra)
 plt.show()
 
 # %% [markdown]
-# The larger family closes about half of the gap or more, and no network closes the rest of it. With a hidden layer little is left to amortise; what is left is
+# The larger family closes about half of the gap or more, and no network closes the rest of it. With a hidden layer little is left to amortize; what is left is
 # slightly more for the families in the middle, whose outputs share the same units. With all states nothing is left, even for the affine network: for *any* decoder,
 # $\log p(z \given x)$ is affine in $x$ for each $z$, up to a term that is the same for all $z$ ({prf:ref}`own-both-parts`).
 #

@@ -96,7 +96,7 @@ with torch.no_grad():
     bent.decoder = Conditional(mlp((bits, 8, pixels), torch.nn.Tanh), Bernoulli)
     broken["decoder with a hidden layer"] = torch.tensor(recover(bent).decoder_residual)
 assert all(value > 1e-3 for value in broken.values()), broken
-print("rejected:", ", ".join(broken))
+print("rejected:", *broken, sep="\n  ")
 
 # %% [markdown]
 # ## The prior

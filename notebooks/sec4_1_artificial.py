@@ -174,7 +174,7 @@ corners = harmonium.visible(harmonium.visible_eta(bits)).location
 assert torch.allclose(corners[0] + corners[3], corners[1] + corners[2])  # by construction: a check of the code
 harmonium_gap = float(weights @ exact.posterior_kl(harmonium.as_vae(), x, codes()))
 assert abs(harmonium_gap) < 1e-9
-assert harmonium_likelihood <= oracle.record.metrics["negative_entropy"]
+assert harmonium_likelihood < oracle.record.metrics["negative_entropy"] + 1e-9
 prior = harmonium.as_vae().prior().log_prob(bits).exp()
 print("posterior gap below 1e-9:", abs(harmonium_gap) < 1e-9)
 print(f"log-likelihood   {harmonium_likelihood:.3f}")
@@ -298,4 +298,4 @@ for elbo in sorted({round(end["elbo"], 3) for end in ends}):
     same = [end for end in ends if round(end["elbo"], 3) == elbo]
     print(f"{len(same)} of {len(ends)} starts")
     print(f"  ELBO {elbo:.3f}, log-likelihood {same[0]['log_likelihood']:.3f}")
-assert max(end["log_likelihood"] for end in ends) <= oracle.record.metrics["negative_entropy"]
+assert max(end["log_likelihood"] for end in ends) < oracle.record.metrics["negative_entropy"] + 1e-9

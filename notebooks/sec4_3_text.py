@@ -308,7 +308,7 @@ print(neighbours_text(codes, train, test, 0, (trained[0].vocabulary, trained[0].
 #
 # From here on everything is read from stored records of runs on 20 Newsgroups, `results/sec4_3_text`; nothing depends on the parameters above.
 # The protocol is {ref}`the paper's <app-c2>`; numbers are relative to the saturated multinomial. A number within 1 % or 3 % of the printed one is said to be, everything
-# else is a miss; a standard deviation is shown from three seeds on.
+# else is a miss; a standard deviation is shown from three seeds on. The {doc}`../book/scoreboard` has one tolerance, 1 %: what is within 3 % here is a miss there.
 
 # %%
 paper = text_table.printed()
@@ -321,14 +321,14 @@ print(text_table.told(rows["full"]))
 # ## Table 2, its 1-sample part
 #
 # The first 1000 of the 1500 epochs, which is what could be computed for more than 8 bits without a GPU. The printed numbers are those of the whole
-# training, so that a number of ours may lie above. For each miss the change over the last epochs is given: where the NELBO is still falling at the end, the epochs that are left out are at least part of
+# training, so that a number of ours may lie above. For each number that is more than 1 % off the change over the last epochs is given: where the NELBO is still falling at the end, the epochs that are left out are at least part of
 # the reason. Whether they are all of it is open until they are run.
 
 # %%
 print(text_table.PROTOCOLS["one-sample"].name)
 print(text_table.told(rows["one-sample"]))
 for row in rows["one-sample"]:
-    if row.verdict == "miss":
+    if row.verdict in ("within 3 %", "miss"):
         (m, depth, encoder), curve = row.cell, stored["one-sample"][row.cell][0].curve
         late = curve[f"nelbo_{row.split}"][-1] - curve[f"nelbo_{row.split}"][-1 - len(curve["epoch"]) // 10]
         print(f"{row.split}, {m} bits, layers {depth}, {encoder}: {late:+.1f} over the last tenth of the epochs")
@@ -440,14 +440,17 @@ for name, cells in stored.items():
 # ## What the table does not show
 #
 # Of the stored runs, test documents: the gap between likelihood and ELBO with its two parts, by enumeration for 8 and 16 bits; for longer codes (~) estimated on some documents by annealed
-# importance sampling, the family part by posteriors that are fitted to each document. *affine*: root mean square, over the codes that the encoder uses, of what the best affine function leaves of
-# $\log p(x \mid z)$; zero in a consistent model. *precision*: share of the query's newsgroup among the 100 nearest training documents. A dash: not computed.
+# importance sampling, the family part by posteriors that are fitted to each document. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
+#
+# Two distances from a consistent model, both the root mean square of what the best affine function of the code leaves of $\log p(x \mid z)$, in nats. *affine* {eq}`own-text-affine` is over the codes that the encoder uses for any document; most of
+# them are next to impossible for the one at hand, and there the two may differ by tens of nats at no cost to the gap. *own* is over the codes of the document's own posterior: half of its square is the family part,
+# to second order. *precision*: share of the query's newsgroup among the 100 nearest training documents. A dash: not computed.
 
 
 # %%
 for name, cells in stored.items():
     print(text_table.PROTOCOLS[name].name.split(":")[0])
-    print("bits layers encoder       gap family amort. affine  precision  median")
+    print("bits layers encoder       gap family  amortization  affine    own  precision  median")
     for (m, depth, encoder), found in cells.items():
         if found:
             gaps = [text_table.values(found, f"{metric}_test") for metric in ("gap", "gap_family", "gap_amortization")]
@@ -455,9 +458,16 @@ for name, cells in stored.items():
             if not exact:
                 whole, fitted = (text_table.values(found, f"{metric}_ais_test") for metric in ("gap", "gap_fitted"))
                 gaps = [whole, fitted, [a - b for a, b in zip(whole, fitted, strict=False)]]
-            others = ("distance_documents_test", "precision_at_100", "precision_at_100_median")
-            forms = ("7.1f", "10.3f", "7.3f")
+            others = (
+                "distance_documents_test",
+                "distance_posterior_test",
+                "precision_at_100",
+                "precision_at_100_median",
+            )
+            forms = ("7.1f", "6.2f", "10.3f", "7.3f")
             shown = [number(values, "6.2f" if exact else "6.1f") for values in gaps]
+            errors = [value for value in text_table.values(found, "gap_amortization_se_test") if value > 0]
+            shown[2] += f" ± {statistics.fmean(errors):4.2f}" if errors else " " * 7
             shown += [number(text_table.values(found, name), form) for name, form in zip(others, forms, strict=True)]
             sign = " " if exact else "~"
             print(f"{m:4} {depth:6} {encoder:>7}  {sign} " + " ".join(shown))
@@ -540,16 +550,27 @@ print("with ARM at the rate of Table 2; its cells, full protocol:")
 for encoder in text.ENCODERS:
     if found := stored["full"][8, 0, encoder]:
         print(begun_row(f"{'random':12} {encoder:>6}  {found[0].config['learning_rate']:5g}", found))
-print("the same in 1000 epochs with one pair, begun at the frequencies:")
+print("the same in 1000 epochs with one pair, begun at the frequencies; below each row,")
+print("how much lower than the cell above after as many epochs, and than the printed number:")
+lower: dict[str, list[float]] = {}
 for record in records.load(
     text.STEM, corpus="20news", bits=8, d_hidden=0, estimator="arm", first_bias="frequencies", epochs=1000
 ):
     c = record.config
     print(begun_row(f"{'frequencies':12} {c['encoder']:>6}  {c['learning_rate']:5g}", [record]))
-    if c["encoder"] == "e1":
-        printed_here = [paper[split, (8, 0, "e1")] - record.metrics[f"nelbo_{split}"] for split in ("train", "test")]
-        print("  below the printed numbers by {:.1f} on train, {:.1f} on test".format(*printed_here))
-        assert min(printed_here) > 5
+    for split in ("train", "test"):
+        now, curve = record.metrics[f"nelbo_{split}"], f"nelbo_{split}"
+        as_long = [
+            min(value for epoch, value in zip(r.curve["epoch"], r.curve[curve], strict=True) if epoch <= c["epochs"])
+            - now
+            for r in stored["full"][8, 0, c["encoder"]]
+        ]
+        printed_here = paper[split, (8, 0, c["encoder"])] - now
+        print(f"  {split:5}  {statistics.fmean(as_long):5.1f}  {printed_here:5.1f}")
+        lower.setdefault(c["encoder"], []).append(printed_here)
+        assert min(as_long) > 8  # with either encoder
+assert min(lower["e1"]) > 5
+assert max(map(abs, lower["e3"])) < 3  # where the printed protocol ends, too
 
 # %% [markdown]
 # The same at one rate for each encoder, the best of these for the decoder that begins at the frequencies, over three seeds. *lost*: log-likelihood lost against the best direct fit under uniform bits, test documents.

@@ -16,7 +16,7 @@ from efvae.estimators import Exact
 from efvae.families import Bernoulli, Gaussian, GaussianFixedVariance, all_bits
 from efvae.models import VAE, Conditional, Prior
 from efvae.objectives import elbo
-from tests.models import MAKERS, binary_vae, bits, latent_rule
+from tests.models import MAKERS, binary_vae, bits, gaussian_vae, latent_rule
 
 SEEDS = range(5)
 
@@ -132,14 +132,45 @@ def test_mean_field_escapes_the_symmetric_saddle() -> None:
     assert q.mean().sub(0.5).abs().min() > 0.4
 
 
+def with_single_prior(vae: VAE) -> VAE:
+    """A fixed prior is a buffer, no parameter."""
+    return VAE(Prior(vae.prior.eta.detach().float(), Bernoulli), vae.decoder, vae.encoder)
+
+
+def wide_encoder(vae: VAE) -> VAE:
+    return VAE(vae.prior, vae.decoder, Conditional(nn.Linear(4, 4).double(), Bernoulli))
+
+
+@pytest.mark.parametrize("call", [exact.posterior_kl, exact.elbo], ids=["posterior_kl", "elbo"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        exact.grid([-0.2, -0.2], [0.2, 0.2], 101),  # too narrow
+        exact.grid([-11.0, -11.0], [11.0, 11.0], 9),  # too coarse
+        exact.gauss_hermite(3, torch.zeros(2).double(), torch.full((2,), 0.01).double()),
+    ],
+    ids=["narrow", "coarse", "hermite"],
+)
+def test_a_rule_that_misses_the_encoders_law_is_refused(call, rule) -> None:
+    with pytest.raises(ValueError, match=r"sums the encoder's law q\(z \| x\) to .*, not 1: take more points"):
+        call(gaussian_vae(0), bits(3, 4), rule)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda vae: exact.log_marginal(vae, bits(4, 2).float(), latent_rule(vae)), "float64"),
         (
             lambda vae: exact.log_marginal(copy.deepcopy(vae).float(), bits(4, 2), latent_rule(vae)),
-            "parameter .*float32",
+            "the model's decoder.*float32",
         ),
+        (
+            lambda vae: exact.log_marginal(with_single_prior(vae), bits(4, 2), latent_rule(vae)),
+            "prior.eta is .*float32",
+        ),
+        (lambda _: exact.gauss_hermite(5, torch.zeros(2).double(), -torch.ones(2).double()), "std must be positive"),
+        (lambda _: exact.gauss_hermite(40, torch.zeros(6).double(), torch.ones(6).double()), "enumeration stops"),
+        (lambda vae: exact.posterior_kl(wide_encoder(vae), bits(4, 2), latent_rule(vae)), r"shape \(4,\), the prior's"),
         (lambda vae: exact.Rule(torch.zeros(3, 1), torch.zeros(3).double()), "float64"),
         (lambda vae: exact.Rule(torch.zeros(3, 1).double(), torch.zeros(2).double()), "one weight for each point"),
         (lambda vae: exact.mean_field(torch.zeros(6, 2).double(), 2), "need 4 rows"),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from efvae.estimators import Exact
 from efvae.families import Bernoulli, Gaussian
-from efvae.models import Conditional, Prior
+from efvae.models import VAE, CategoricalOver, Conditional, Prior
 from efvae.networks import CodeTable, mlp
+from efvae.objectives import elbo
 from tests.cases import Z_MAX
 from tests.models import MAKERS, binary_vae, bits
 
@@ -80,6 +85,19 @@ def test_code_table_looks_up_the_row_of_each_code() -> None:
         CodeTable(torch.zeros(3, 2))
 
 
+def test_repeated_states_are_refused() -> None:
+    states = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(ValueError, match="1 of the states are repeated"):
+        CategoricalOver(states)
+
+
+def test_an_encoder_over_other_codes_than_the_prior_is_refused() -> None:
+    vae = binary_vae(0)
+    wrong = VAE(vae.prior, vae.decoder, Conditional(torch.nn.Linear(4, 5).double(), Bernoulli))
+    with pytest.raises(ValueError, match=r"encoder's codes have shape \(5,\), the prior's \(3,\)"):
+        elbo(wrong, bits(4, 2), Exact())
+
+
 def test_importing_the_library_takes_torch_and_numpy_only() -> None:
     modules = "efvae, efvae.families, efvae.models, efvae.train, efvae.exact, efvae.objectives, efvae.harmonium"
     code = (
@@ -89,3 +107,15 @@ def test_importing_the_library_takes_torch_and_numpy_only() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"
+
+
+def test_the_readme_example_runs_on_the_core_packages_alone() -> None:
+    """In a process of its own, since it changes the default type; without what only the extras bring."""
+    readme = Path(__file__).parents[1] / "README.md"
+    (example,) = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    absent = ["matplotlib", "safetensors", "papermill", "sklearn", "yaml", "nbformat"]
+    before = f"import sys\nfor name in {absent}: sys.modules[name] = None\nimport torch; torch.manual_seed(0)\n"
+    found = subprocess.run([sys.executable, "-c", before + example], capture_output=True, text=True, check=True).stdout
+    likelihood, gap = (float(number) for number in re.findall(r"-?\d+\.\d+", found))
+    assert -9 * math.log(2) + 0.5 < likelihood < -4.5  # better than fair coins; the true law is at -4.6
+    assert 0 < gap < 0.5

@@ -80,6 +80,14 @@ def test_notebooks_define_nothing_longer_than_a_plot(stem: str) -> None:
                     assert (node.end_lineno or 0) - node.lineno < 25, f"{node.name} belongs into efvae"
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_printed_lines_fit_the_page(stem: str) -> None:
+    """Longer ones are cut at a window of 1280 px, where the reader has to find that they scroll."""
+    outputs = (o for cell in committed(stem).cells if cell.cell_type == "code" for o in cell.outputs)
+    lines = [line for o in outputs if o.output_type == "stream" for line in o.text.splitlines()]
+    assert [line for line in lines if len(line) > 88] == []
+
+
 def test_hash_ignores_words_and_sees_code() -> None:
     code = 'def f(x):\n    """One."""\n    return x  # why\n'
     assert sources.code_only(code) == sources.code_only('def f(x):\n    """Two."""\n\n    return x\n')

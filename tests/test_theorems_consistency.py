@@ -557,3 +557,9 @@ def test_superfluous_statistics_do_not_hide_a_distance() -> None:
     tables = [log_bilinear.joint_table(vae, x.points, codes) for vae in (bits, both)]
     torch.testing.assert_close(*(log_bilinear.distance(table) for table in tables), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(*(family_residual(vae, x.points, codes) for vae in (bits, both)), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [0, 4])
+def test_an_order_out_of_range_is_refused(order):
+    with pytest.raises(ValueError, match=rf"order must be in \[1, 3\], got {order}"):
+        code_products(3, order)

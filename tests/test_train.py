@@ -107,10 +107,15 @@ def test_nan_stops_at_once_and_leaves_the_sound_checkpoint(tmp_path: Path) -> No
         steps += 1
         return model(x) * (torch.nan if steps == 25 else 1.0)
 
-    with pytest.raises(TrainingError, match="loss is nan at step 25"):
+    with pytest.raises(TrainingError, match="loss is nan at step 25: lower the learning rate"):
         fit(model, loss, lambda g: torch.rand(3, 1, generator=g), CONFIG, checkpoint=path)
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
     fit(model, lambda x, g: model(x) ** 2, lambda g: torch.rand(3, 1, generator=g), CONFIG, checkpoint=path)
+
+
+def test_nan_before_the_first_step_is_not_blamed_on_the_rate() -> None:
+    with pytest.raises(TrainingError, match="loss is nan at step 1: look at the data and first weights"):
+        fit(nn.Linear(1, 1), lambda x, _: x[:, 0], lambda _: torch.full((3, 1), torch.nan), CONFIG)
 
 
 def write(path: Path) -> bytes:
@@ -140,8 +145,17 @@ def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [{"steps": 0}, {"eval_every": 0}, {"checkpoint_every": -1}, {"learning_rate": 0.0}, {"seed": -1}]
+    "field",
+    [
+        {"steps": 0},
+        {"eval_every": 0},
+        {"checkpoint_every": -1},
+        {"learning_rate": 0.0},
+        {"seed": -1},
+        {"final_learning_rate": -1.0},
+        {"betas": (0.9, 1.0)},
+    ],
 )
 def test_config_out_of_range_is_refused(field) -> None:
-    with pytest.raises(ValueError, match=f"TrainConfig: {next(iter(field))} must be"):
+    with pytest.raises(ValueError, match=f"TrainConfig: {next(iter(field))} must"):
         TrainConfig(**({"steps": 5} | field))

@@ -13,7 +13,7 @@ from efvae import exact
 __all__ = ["Mixture", "best_gaussians"]
 
 #: Bounds of a component's log standard deviation, approached smoothly: wider than the prior at the top; at the bottom
-#: the trapezoid rule of the latent grid still integrates the component to 1e-4.
+#: the trapezoid rule of the latent grid is off by 1.5e-3 in mass and 2 % in variance, from -3.2 on by less than 1e-5.
 LOG_STD = (-3.5, 1.5)
 
 

@@ -36,6 +36,8 @@ class Bernoulli(ExponentialFamily):
 
         ν(x) = x,   h(x) = 1,   A(η) = Σ_i log(1 + exp η_i),   E x = sigmoid(η)
 
+    ``log_prob`` takes any x: for grey values it is a number, but no log-probability, since h would have to change.
+
     Args:
         eta: logits, shape ``(*batch, n)``.
 

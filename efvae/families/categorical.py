@@ -25,7 +25,8 @@ class Categorical(ExponentialFamily):
 
     Args:
         eta: logits, shape ``(*batch, k)``.
-        states: the states, shape ``(k, n)``, pairwise different; default the identity (one-hot vectors).
+        states: the states, shape ``(k, n)``, pairwise different (not checked here, see
+            :class:`~efvae.models.CategoricalOver`); default the identity (one-hot vectors).
 
     Raises:
         ValueError: ``states`` does not have one row for each logit.

@@ -14,12 +14,12 @@ BLACK, BLUE, VERMILION, YELLOW, GREY = "black", "#0072b2", "#d55e00", "#f0e442",
 
 
 def parts_of_gap(names: Sequence[str], family: Tensor, amortization: Mapping[str, Tensor]) -> Figure:
-    """Mean family part and amortisation part for each encoder family, one panel for each network; dots: seeds.
+    """Mean family part and amortization part for each encoder family, one panel for each network; dots: seeds.
 
     Args:
         names: of the encoder families.
         family: family part in nats, shape ``(seeds, families)``.
-        amortization: amortisation part for each kind of network, likewise.
+        amortization: amortization part for each kind of network, likewise.
 
     Own: own-gap-parts
     """
@@ -30,7 +30,7 @@ def parts_of_gap(names: Sequence[str], family: Tensor, amortization: Mapping[str
     for ax, (network, extra) in zip(axes[0], amortization.items(), strict=True):
         low, high = family.mean(0), extra.mean(0)
         ax.bar(place, low, 0.6, color=BLUE, edgecolor=BLACK, label="family part")
-        ax.bar(place, high, 0.6, bottom=low, color="white", edgecolor=BLACK, hatch="////", label="amortisation part")
+        ax.bar(place, high, 0.6, bottom=low, color="white", edgecolor=BLACK, hatch="////", label="amortization part")
         for seed in range(len(family)):
             total = family[seed] + extra[seed]
             ax.plot(place, total, "o", color=YELLOW, markersize=4, markeredgecolor=BLACK, markeredgewidth=0.6,

@@ -50,7 +50,8 @@ def learning_curves(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[floa
         for encoder, curve in curves.items():
             style: dict[str, Any] = {"color": _COLOURS[encoder], "linewidth": 1.6}
             ax.plot(curve["epoch"], curve["nelbo_train"], linestyle="dashed", **style)
-            ax.plot(curve["epoch"], curve["nelbo_test"], label=encoder, **style)
+            marks: dict[str, Any] = {"marker": _MARKERS[encoder], "markersize": 4.5, "markevery": (0.08, 0.15)}
+            ax.plot(curve["epoch"], curve["nelbo_test"], label=encoder, **style, **marks)
             both = [*curve["nelbo_train"], *curve["nelbo_test"]]
             lowest = min(lowest, *both)
             later = curve["epoch"][0] + (curve["epoch"][-1] - curve["epoch"][0]) / 12
