@@ -110,6 +110,97 @@ def test_unreadable_files_are_named_and_counted(folder, capsys):
     assert "2 of 14 images" in capsys.readouterr().err
 
 
+def zipped(folder, path, method=zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder).as_posix())
+    return path
+
+
+def header(content: bytes, name: bytes) -> int:
+    """Where the entry of a member begins in the central directory."""
+    return content.rindex(name) - 46
+
+
+@pytest.mark.parametrize(
+    ("method", "offset", "change", "why"),
+    [
+        (zipfile.ZIP_STORED, 16, 0xFF, "Bad CRC-32"),
+        (zipfile.ZIP_DEFLATED, 16, 0xFF, "Bad CRC-32"),
+        (zipfile.ZIP_STORED, 8, 0x01, "is encrypted"),
+        (zipfile.ZIP_STORED, 10, 0x63, "compression method is not supported"),
+        (zipfile.ZIP_STORED, 10, zipfile.ZIP_DEFLATED, "Error -3"),
+        (zipfile.ZIP_STORED, 10, zipfile.ZIP_LZMA, "."),
+    ],
+)
+def test_a_damaged_member_of_a_zip_is_named_or_skipped(folder, tmp_path, method, offset, change, why):
+    path = zipped(folder, tmp_path / "mine.zip", method)
+    content = bytearray(path.read_bytes())
+    content[header(content, b"a/3.png") + offset] ^= change
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"1 of 12 images in .*mine.zip cannot be read: a/3.png \(.*{why}") as info:
+        images.load_folder(path, 16)
+    assert "\n" not in str(info.value)
+    found = images.load_folder(path, 16, on_bad="skip")
+    assert found.skipped == ("a/3.png",)
+    (folder / "a" / "3.png").unlink()
+    assert found.sha256 == images.load_folder(folder, 16).sha256
+
+
+def test_a_zip_with_a_damaged_directory_is_one_line(folder, tmp_path):
+    path = zipped(folder, tmp_path / "mine.zip")
+    content = bytearray(path.read_bytes())
+    content[header(content, b"a/3.png")] ^= 0xFF
+    path.write_bytes(content)
+    for on_bad in ("stop", "skip"):
+        with pytest.raises(DataError, match=r"mine.zip is a (damaged zip \(|file but no zip).*") as info:
+            images.load_folder(path, 16, on_bad=on_bad)
+        assert "\n" not in str(info.value)
+
+
+def test_an_empty_and_an_oversized_picture_are_named_or_skipped(folder, monkeypatch):
+    sound = images.load_folder(folder, 16).sha256
+    (folder / "a" / "7.png").write_bytes(b"")
+    (folder / "a" / "8.png").write_bytes(jpeg(300, 200))  # a warning of Pillow
+    (folder / "a" / "9.png").write_bytes(jpeg(500, 400))  # its error
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    big = "more than 50000 pixels"
+    line = rf"cannot be read: a/7.png \(an empty file\), a/8.png \({big}\), a/9.png \({big}\); mend"
+    with pytest.raises(DataError, match=line):
+        images.load_folder(folder, 16)
+    found = images.load_folder(folder, 16, on_bad="skip")
+    assert (found.skipped, found.sha256) == (("a/7.png", "a/8.png", "a/9.png"), sound)
+
+
+def stored_as_png(pixels, mode=None, **options) -> bytes:
+    out = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(out, "PNG", **options)
+    return out.getvalue()
+
+
+def test_sixteen_bits_of_grey_are_scaled():
+    wide = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    grey = images._square(stored_as_png(wide), 16)
+    assert (grey == (wide // 257).astype(np.uint8)).all()
+
+
+def test_what_is_transparent_is_white():
+    colours = np.full((16, 16, 4), (200, 30, 31, 255), np.uint8)
+    opaque = images._square(stored_as_png(colours), 16)
+    assert (opaque == images._square(stored_as_png(colours[:, :, :3]), 16)).all()
+    colours[:8, :, 3] = 0
+    half = images._square(stored_as_png(colours), 16)
+    assert (half[:, :8] == 255).all()
+    assert (half[:, 8:] == opaque[:, 8:]).all()
+    black = np.zeros((16, 16), np.uint8)
+    black[8:] = 90
+    for mode, clear in (("L", 0), ("P", b"\0"), ("RGB", (0, 0, 0))):
+        marked = images._square(stored_as_png(black, mode, transparency=clear), 16)
+        assert (marked[:, :8] == 255).all(), mode
+        assert (marked[:, 8:] == 90).all(), mode
+
+
 def test_a_wrong_place_is_told_from_a_missing_one(folder, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no images were named: let EFVAE_IMAGES"):
         images.load_folder(None, 16)

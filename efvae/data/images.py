@@ -5,15 +5,21 @@ CelebA may not be redistributed. Let ``EFVAE_IMAGES`` name your ``img_align_cele
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import lzma
 import os
+import struct
 import sys
+import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from efvae.data.cache import DataError, DataSet, SourceFile, data_folder, read
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["FILES", "Images", "load_folder", "load_photographs", "scaled"]
 
@@ -38,6 +47,9 @@ FILES = DataSet(
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 #: Names of at most this many bad files are told.
 TOLD = 5
+#: What zipfile raises on damaged or encrypted archives, and Pillow on broken files.
+BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile, zlib.error,
+          lzma.LZMAError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class Images:
         """With its checksum."""
         digest = hashlib.sha256(repr((tuple(train.shape), tuple(test.shape), tuple(classes))).encode())
         for part in (train, test, *labels):
-            digest.update(part.contiguous().numpy().tobytes())
+            digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)  # no copy of gigabytes
         return cls(train, test, *labels, tuple(classes), digest.hexdigest(), tuple(skipped))
 
 
@@ -111,7 +123,7 @@ def load_folder(
     """Images of a folder with its subfolders, or of a zip, scaled by the short side and cropped at the centre.
 
     That is what the DCGAN tutorial does with the aligned CelebA images of 178 × 218 pixels. Other modes than RGB are
-    converted. Subfolders count as classes if there are several.
+    converted, transparency is laid on white. Subfolders count as classes if there are several.
 
     Args:
         path: folder or zip; by default what ``EFVAE_IMAGES`` names.
@@ -128,35 +140,47 @@ def load_folder(
     if on_bad not in ("stop", "skip"):
         raise ValueError(f"on_bad must be stop or skip; got {on_bad!r}")
     place = _place(path)
-    pixels, names, bad = [], [], []
-    for name, content in _contents(place):
-        try:
-            pixels.append(_square(content, size))
-            names.append(name)
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on broken files
-            bad.append((name, str(error).splitlines()[0][:80] if str(error) else type(error).__name__))
+    bad: list[tuple[str, str]] = []
+    with _opened(place) as (names, content):
+        # by name, not by place in the list: an image stays in its part when others are added
+        held = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64 < held_out for name in names]
+        # made at once, for CelebA is gigabytes
+        pixels = [np.empty((held.count(part), 3, size, size), np.uint8) for part in (False, True)]
+        kept: list[list[str]] = [[], []]
+        for name, part in zip(names, held, strict=True):
+            try:
+                pixels[part][len(kept[part])] = _square(content(name), size)
+            except BROKEN as error:
+                bad.append((name, _reason(error)))
+            else:
+                kept[part].append(name)
+    readable = len(names) - len(bad)
     if bad:
         told = ", ".join(f"{name} ({why})" for name, why in bad[:TOLD]) + (", …" if bad[TOLD:] else "")
-        line = f"{len(bad)} of {len(bad) + len(names)} images in {place} cannot be read: {told}"
+        line = f"{len(bad)} of {len(names)} images in {place} cannot be read: {told}"
         if on_bad == "stop":
             raise DataError(f"{line}; mend or remove them, or go on without them by on_bad=skip")
         print(f"efvae: {line}; skipped", file=sys.stderr)
-    if len(names) < 2:
-        raise DataError(f"{place} holds {len(names)} readable images: expected at least 2 ({', '.join(ENDINGS)})")
-    return _split(np.stack(pixels), names, held_out, [name for name, _ in bad])
+    if readable < 2:
+        raise DataError(f"{place} holds {readable} readable images: expected at least 2 ({', '.join(ENDINGS)})")
+    train, test = (torch.from_numpy(part[: len(of)]) for part, of in zip(pixels, kept, strict=True))
+    return _split(train, test, kept, [name for name, _ in bad])
 
 
-def _split(pixels: NDArray[np.uint8], names: list[str], held_out: float, skipped: list[str]) -> Images:
-    folders = [PurePosixPath(name).parent.name for name in names]
-    classes = sorted(set(folders))
-    label = torch.tensor([classes.index(folder) for folder in folders])
-    # by name, not by place in the list: an image stays in its part when others are added
-    draws = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64 for name in names]
-    test = torch.tensor([draw < held_out for draw in draws])
-    if bool(test.all()) or not bool(test.any()):
-        test = torch.arange(len(names)) == len(names) - 1
-    images = torch.from_numpy(pixels)
-    return Images.of(images[~test], images[test], (label[~test], label[test]), classes, skipped)
+def _split(train: Tensor, test: Tensor, names: list[list[str]], skipped: list[str]) -> Images:
+    """With labels; where chance left a part empty, the last image alone is held out."""
+    if not (names[0] and names[1]):
+        whole, every = (train, names[0]) if names[0] else (test, names[1])
+        train, test, names = whole[:-1], whole[-1:], [every[:-1], every[-1:]]
+    folders = [[PurePosixPath(name).parent.name for name in part] for part in names]
+    classes = sorted({*folders[0], *folders[1]})
+    first, second = (torch.tensor([classes.index(folder) for folder in part]) for part in folders)
+    return Images.of(train, test, (first, second), classes, skipped)
+
+
+def _reason(error: BaseException) -> str:
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return said.splitlines()[0][:80] if said else type(error).__name__
 
 
 def _place(path: Path | str | None) -> Path:
@@ -173,20 +197,27 @@ def _place(path: Path | str | None) -> Path:
     return place
 
 
-def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each image file, in order of name; hidden files are passed over."""
-    if place.is_file():
-        with zipfile.ZipFile(place) as archive:
-            names = sorted(name for name in archive.namelist() if _is_image(name))
-            _refuse_none(names, place, archive.namelist())
-            for name in names:
-                yield name, archive.read(name)
+@contextlib.contextmanager
+def _opened(place: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """Names of the image files in order, and what reads one; hidden files are passed over."""
+    if place.is_dir():
+        others = [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
+        yield _image_names(others, place), lambda name: (place / name).read_bytes()
         return
-    files = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
-    names = sorted(name for name in files if _is_image(name))
-    _refuse_none(names, place, list(files))
-    for name in names:
-        yield name, files[name].read_bytes()
+    try:
+        archive = zipfile.ZipFile(place)
+    except BROKEN as error:
+        raise DataError(f"{place} is a damaged zip ({_reason(error)}): get or make it anew") from error
+    with archive:
+        yield _image_names(archive.namelist(), place), archive.read
+
+
+def _image_names(others: list[str], place: Path) -> list[str]:
+    names = sorted(name for name in others if _is_image(name))
+    if not names:
+        what = f"{len(others)} other files (such as {others[0]})" if others else "nothing"
+        raise DataError(f"{place} is the wrong place: it holds {what} and no image ({', '.join(ENDINGS)})")
+    return names
 
 
 def _is_image(name: str) -> bool:
@@ -194,18 +225,19 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(ENDINGS) and not any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
-def _refuse_none(names: list[str], place: Path, others: list[str]) -> None:
-    if not names:
-        what = f"{len(others)} other files (such as {others[0]})" if others else "nothing"
-        raise DataError(f"{place} is the wrong place: it holds {what} and no image ({', '.join(ENDINGS)})")
-
-
 def _square(content: bytes, size: int) -> NDArray[np.uint8]:
     """Decoded, RGB, short side scaled to ``size``, cropped at the centre; uint8, shape ``(3, size, size)``."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(content)) as image:
-        rgb = image.convert("RGB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                rgb = _rgb(image)
+        except UnidentifiedImageError:  # its message names a buffer
+            raise ValueError("no image of a known kind" if content else "an empty file") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise ValueError(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from None
     if rgb.size != (size, size):
         scale = size / min(rgb.size)
         width, height = (max(size, round(side * scale)) for side in rgb.size)
@@ -215,3 +247,17 @@ def _square(content: bytes, size: int) -> NDArray[np.uint8]:
         left, top = (width - size) // 2, (height - size) // 2
         rgb = rgb.crop((left, top, left + size, top + size))
     return np.asarray(rgb).transpose(2, 0, 1).copy()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB: 16 bits of grey scaled to 8, where Pillow cuts at 255, and transparency on white, where Pillow drops it."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert("RGB")
