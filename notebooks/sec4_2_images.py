@@ -248,7 +248,7 @@ for row in stored["mixture"]:
 cell = images.Config(
     data=data, features=features, size=size, latent=latent, width=width, gan_steps=gan_steps, gan_rate=gan_rate,
     encoder_steps=image_encoder_steps, joint_steps=image_joint_steps, batch_size=image_batch, eval_images=eval_images,
-    eval_elbo=max(eval_images // 16, 512), feature_steps=40 if data == "synthetic" else 600, precision="float32",
+    eval_elbo=max(eval_images // 16, 512, 2 * latent), feature_steps=40 if data == "synthetic" else 600, precision="float32",
     seed=seed, stage="joint_fixed",
 )  # fmt: skip
 with tempfile.TemporaryDirectory() as folder:  # both joint stages share the truth and the encoder

@@ -268,10 +268,20 @@ def refused(words, capsys, code=2) -> str:
         ("data=imagenet", "data must be one of synthetic, photographs, celeba, folder"),
         ("width=0", "width must be a whole number of at least 1"),
         ("sigmas=1", "unknown key 'sigmas'"),
+        (
+            "eval_elbo=199",
+            "eval_elbo must be at least 2 latent = 200, to fit an affine function of the latents; got 199",
+        ),
     ],
 )
 def test_bad_values_are_one_line(word, message, capsys):
     assert message in refused([word], capsys)
+
+
+def test_a_stage_that_does_not_use_eval_elbo_takes_any_latent():
+    wide = Config(latent=3000, eval_elbo=6000)
+    assert needed(wide, "gan") == Config(stage="gan", latent=3000)
+    assert needed(wide, "encoder").eval_elbo == 6000
 
 
 def test_missing_data_and_weights_are_one_line(capsys, monkeypatch, tmp_path):
@@ -285,10 +295,26 @@ def test_missing_data_and_weights_are_one_line(capsys, monkeypatch, tmp_path):
     assert "FID needs the weights" in refused([*WORDS, "features=inception", *options], capsys)
 
 
+def own_folder(path, monkeypatch, n, classes=("",), *, same=False) -> None:
+    """Pictures in a folder, or in one for each class."""
+    for index, pixels in enumerate(load_images(SMOKE).train[:n]):
+        shown = torch.zeros(3, 16, 16) if same else pixels.float() / 127.5 - 1
+        write_picture(path / classes[index % len(classes)] / f"{index}.png", shown[None, None])
+    monkeypatch.setenv("EFVAE_IMAGES", str(path))
+
+
+def test_too_few_or_constant_images_are_refused_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(images, "feature_network", lambda *_: pytest.fail("trained"))
+    words = [*WORDS, "data=folder", "--results", str(tmp_path / "results")]
+    own_folder(tmp_path / "few", monkeypatch, 4, "ab")
+    assert "of the 4 images that EFVAE_IMAGES names 1 is held out: expected at least 2" in refused(words, capsys)
+    own_folder(tmp_path / "same", monkeypatch, 60, "ab", same=True)
+    assert "images to train on that EFVAE_IMAGES names are all the same: name a folder of" in refused(words, capsys)
+    assert not (tmp_path / "results").exists()
+
+
 def test_fewer_images_than_celeba_has_are_not_called_so(tmp_path, monkeypatch, capsys):
-    for index, pixels in enumerate(load_images(SMOKE).train[:4]):
-        write_picture(tmp_path / f"{index}.png", pixels[None, None].float() / 127.5 - 1)
-    monkeypatch.setenv("EFVAE_IMAGES", str(tmp_path))
+    own_folder(tmp_path, monkeypatch, 40)
     options = ["--results", str(tmp_path / "results")]
     assert "CelebA has 202599 images" in refused(["data=celeba", *options], capsys)
     assert "no classes (subfolders)" in refused(["data=folder", *options], capsys)

@@ -7,6 +7,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+import torch
+
 from efvae import records
 from efvae.data.cache import DataError
 from efvae.data.images import Images, load_folder, load_photographs
@@ -56,7 +58,7 @@ class Config:
         gan_rate: learning rate, constant.
         encoder_rate, joint_rate: learning rates at the first step; they fall along a half cosine.
         eval_images: images of each sample that a Fréchet distance compares.
-        eval_elbo: fresh samples of p* for the ELBO.
+        eval_elbo: fresh samples of p* for the ELBO, at least twice ``latent``.
         precision: of convolutions in training, ``float32`` or ``bfloat16``; evaluation is in float32.
         on_bad: unreadable images: ``stop``, or ``skip`` them.
 
@@ -96,6 +98,12 @@ class Config:
                  "gan_steps": 1, "encoder_steps": 1, "joint_steps": 1, "eval_images": 16, "eval_elbo": 16}  # fmt: skip
         positive = ("sigma", "gan_rate", "encoder_rate", "joint_rate")
         check_fields(self, choices=choices, least=least, positive=positive)
+        # stage gan does not use eval_elbo: there it may be the default with any latent, see needed
+        if self.stage != "gan" and self.eval_elbo < 2 * self.latent:
+            raise ValueError(
+                f"eval_elbo must be at least 2 latent = {2 * self.latent}, to fit an affine function of the latents; "
+                f"got {self.eval_elbo}"
+            )
 
 
 def needed(config: Config, stage: str | None = None) -> Config:
@@ -136,7 +144,7 @@ def load_images(config: Config) -> Images:
     """The images of a config.
 
     Raises:
-        DataError: they are not there, cannot be read, or are no CelebA.
+        DataError: they are not there, cannot be read, are no CelebA, too few or all the same.
 
     Paper: sec-4-2
     """
@@ -148,4 +156,14 @@ def load_images(config: Config) -> Images:
     found = len(images.train) + len(images.test)
     if config.data == "celeba" and found != CELEBA_IMAGES:
         raise DataError(f"CelebA has {CELEBA_IMAGES} images, EFVAE_IMAGES names {found}: use data=folder for others")
+    for what, part in (("to train on", images.train), ("held out", images.test)):
+        if len(part) < 2:  # a covariance needs two
+            raise DataError(
+                f"of the {found} images that EFVAE_IMAGES names {len(part)} is {what}: expected at least 2; about a "
+                "tenth is held out, chosen by name, so name a folder of more images"
+            )
+        if all(torch.equal(part[0], image) for image in part):
+            raise DataError(
+                f"the {len(part)} images {what} that EFVAE_IMAGES names are all the same: name a folder of others"
+            )
     return images
