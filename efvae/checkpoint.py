@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint", "write_tensors"]
 
 
 class CheckpointError(RuntimeError):
@@ -26,23 +26,13 @@ class CheckpointError(RuntimeError):
         self.path = path
 
 
-def save_checkpoint(
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    fingerprint: str,
-    step: int,
-    curve: dict[str, list[float]],
-) -> None:
-    """Write the state of a training run; a reader sees the old file or the new one, never a part.
+def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
+    """Write a file of tensors; a reader sees the old file or the new one, never a part. It is on the disk afterwards.
 
     Args:
         path: file to write; its folder is made.
-        model, optimizer, generator: their states are stored.
-        fingerprint: what a resuming run must agree in.
-        step: number of steps done.
-        curve: metrics so far.
+        tensors: by name, on any device.
+        meta: what is written beside them.
 
     Raises:
         OSError: it cannot be written, in one line; the file before it is untouched.
@@ -50,19 +40,10 @@ def save_checkpoint(
     from safetensors import SafetensorError  # only training needs it, importing efvae does not
     from safetensors.torch import save_file
 
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, entries in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
-    tensors["generator"] = generator.get_state()
-    meta = {"fingerprint": fingerprint, "step": step, "curve": curve}
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-            part,
-            {"efvae": json.dumps(meta)},
-        )
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part, meta)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -74,6 +55,35 @@ def save_checkpoint(
     finally:
         with contextlib.suppress(OSError):  # there is none, or its folder could not be made
             part.unlink()
+
+
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    fingerprint: str,
+    step: int,
+    curve: dict[str, list[float]],
+) -> None:
+    """Write the state of a training run as :func:`write_tensors` does.
+
+    Args:
+        path: file to write; its folder is made.
+        model, optimizer, generator: their states are stored.
+        fingerprint: what a resuming run must agree in.
+        step: number of steps done.
+        curve: metrics so far.
+
+    Raises:
+        OSError: it cannot be written, in one line; the file before it is untouched.
+    """
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, entries in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+    tensors["generator"] = generator.get_state()
+    meta = {"fingerprint": fingerprint, "step": step, "curve": curve}
+    write_tensors(path, tensors, {"efvae": json.dumps(meta)})
 
 
 def load_checkpoint(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +19,17 @@ ROOT = Path(__file__).resolve().parents[1]
 FAULTY = "sec0_faulty"
 #: Seconds of real training, with a checkpoint every 100 steps.
 REAL = ("sec4_1_artificial", "--grid", "pretrain_steps=300", "joint_steps=300", "batch_size=16", "width=4", "seed=0:2")
+
+
+@contextlib.contextmanager
+def full_disk(size: int = 4096):
+    """No file of this process grows beyond this many bytes: the system refuses the write in the middle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from efvae.experiments.image_pictures import drawn, picture_path, read_picture, 
 from efvae.experiments.image_store import Store
 from efvae.experiments.image_truth import Truth, chosen_look
 from efvae.image_vae import ImageVAE
+from tests.sweeps import full_disk
 
 SMOKE = Config(size=16, latent=4, width=8, batch_size=32, feature_steps=40, gan_steps=240, gan_rate=2e-3,
                encoder_steps=60, encoder_rate=3e-3, joint_steps=60, joint_rate=2e-3, eval_images=512,
@@ -340,6 +341,22 @@ def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsy
     assert "belongs to another configuration" in refused(words, capsys)
     assert not state.exists()
     assert not (folder / "other").exists()
+
+
+def test_a_finished_model_that_finds_no_room_keeps_the_state_to_resume_from(tmp_path):
+    store, model = Store(tmp_path), nn.Linear(60, 60)
+    state = store.path("gan", "f" * 64, "state")
+    state.write_bytes(b"state")
+    with (
+        full_disk(),
+        pytest.raises(OSError, match=r"cannot write the checkpoint .*model.safetensors: .*; free") as info,
+    ):
+        store.keep("gan", "f" * 64, model)
+    assert "\n" not in str(info.value)
+    assert [path.name for path in tmp_path.iterdir()] == [state.name]
+    store.keep("gan", "f" * 64, model, {"step": [1.0]})
+    assert not state.exists()
+    assert store.restore("gan", "f" * 64, nn.Linear(60, 60)) == {"step": [1.0]}
 
 
 def test_what_the_records_of_the_photographs_say():

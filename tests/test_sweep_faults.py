@@ -6,12 +6,10 @@ it does when there is no space.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 import random
 import re
-import resource
 import signal
 import time
 from pathlib import Path
@@ -27,7 +25,7 @@ from efvae.experiments import artificial
 from efvae.records import RecordError
 from efvae.sweep import worker
 from tests import faults
-from tests.sweeps import FAULTY, ROOT, SITE, left_behind, recorded, start, sweep
+from tests.sweeps import FAULTY, ROOT, SITE, full_disk, left_behind, recorded, start, sweep
 
 TINY = artificial.Config(pretrain_steps=200, joint_steps=200, batch_size=8, width=4)
 
@@ -133,16 +131,6 @@ def test_what_a_killed_sweep_computed_is_taken_over_by_the_one_that_waits(tmp_pa
 
 
 # --- disks ---------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def full_disk(size: int = 4096):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_record_that_finds_no_room_is_one_line_and_the_rest_is_kept(tmp_path):

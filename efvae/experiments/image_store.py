@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae import devices
-from efvae.checkpoint import CheckpointError
+from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.data.images import scaled
 from efvae.locks import try_lock
 from efvae.train import Curve
@@ -86,20 +85,15 @@ class Store:
             lock.release()
 
     def keep(self, name: str, fingerprint: str, model: nn.Module, curve: Curve | None = None) -> None:
-        """Write a finished model and its curve, in one step; the state to resume from is not needed any more."""
+        """Write a finished model and its curve, in one step; the state to resume from is not needed any more.
+
+        Raises:
+            OSError: it cannot be written, in one line; the state to resume from is still there.
+        """
         path = self.path(name, fingerprint, "model")
         if path is None:
             return
-        from safetensors.torch import save_file
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-        try:
-            save_file(tensors, part, {"fingerprint": fingerprint, "curve": json.dumps(curve or {})})
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, model.state_dict(), {"fingerprint": fingerprint, "curve": json.dumps(curve or {})})
         state = self.path(name, fingerprint, "state")
         if state is not None:
             state.unlink(missing_ok=True)
