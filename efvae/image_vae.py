@@ -144,8 +144,11 @@ class ImageVAE(nn.Module):
 
     @property
     def sigma(self) -> float:
-        """Present value of σ_d."""
-        return math.exp(float(self.log_sigma.detach().double()))
+        """Present value of σ_d; infinite if its training exploded."""
+        try:
+            return math.exp(float(self.log_sigma.detach().double()))
+        except OverflowError:
+            return math.inf
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(z | x) of images of shape ``(b, *image)``, in float32 or better whatever the networks run in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ Curve = dict[str, list[float]]
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss is not a finite number."""
+    """Training cannot go on: the loss, a parameter or a metric is not a finite number."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def fit(
         The curve.
 
     Raises:
-        TrainingError: the loss became NaN or infinite; the checkpoint on disk is still the last sound one.
+        TrainingError: the loss, a parameter or a metric became NaN or infinite; the checkpoint on disk is still the
+            last sound one.
         efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
 
     Paper: sec-4-1
@@ -131,8 +132,11 @@ def fit(
             raise TrainingError(f"the loss is {value.item()} at step {done}: {mend}")
         value.backward()
         optimizer.step()
+        if enter or write:
+            _refuse_infinite(dict(model.named_parameters()), done, config.rate(step))
         if enter:
             metrics = {"step": float(done), "loss": value.item()} | (evaluate() if evaluate else {})
+            _refuse_infinite(metrics, done, config.rate(step))
             for name, number in metrics.items():
                 curve.setdefault(name, []).append(number)
             if progress:
@@ -140,3 +144,9 @@ def fit(
         if write and checkpoint is not None:
             save_checkpoint(checkpoint, model, optimizer, generator, fingerprint, done, curve)
     return curve
+
+
+def _refuse_infinite(values: Mapping[str, Tensor | float], done: int, rate: float) -> None:
+    for name, value in values.items():
+        if not bool(torch.as_tensor(value, dtype=torch.float64).isfinite().all()):
+            raise TrainingError(f"{name} is not finite after step {done}: lower the learning rate ({rate:g})")

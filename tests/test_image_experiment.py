@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from efvae import dcgan, records
+from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.experiments import image_measures as measures
 from efvae.experiments import image_truth, images
 from efvae.experiments.image_config import Config, fingerprint, load_images, needed
@@ -25,6 +26,7 @@ from efvae.experiments.image_pictures import drawn, picture_path, read_picture, 
 from efvae.experiments.image_store import Store
 from efvae.experiments.image_truth import Truth, chosen_look
 from efvae.image_vae import ImageVAE
+from efvae.train import TrainingError
 from tests.sweeps import full_disk
 
 SMOKE = Config(size=16, latent=4, width=8, batch_size=32, feature_steps=40, gan_steps=240, gan_rate=2e-3,
@@ -341,6 +343,40 @@ def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsy
     assert "belongs to another configuration" in refused(words, capsys)
     assert not state.exists()
     assert not (folder / "other").exists()
+
+
+def test_training_that_explodes_is_one_line(learned, folder, tmp_path, capsys):
+    """By a rate that is far too large: σ_d beyond what a float holds, images that are not finite."""
+    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
+    where = ["--results", str(tmp_path / "results"), "--checkpoint", str(tmp_path / "checkpoints")]
+    for words, line in (
+        (["joint_rate=1e3", "joint_steps=1"], "sigma is not finite after step 1: lower the learning rate (1000)"),
+        (["gan_rate=1e38"], "the GAN's images are not finite at step 12: lower gan_rate (1e+38)"),
+    ):
+        assert line in refused([*WORDS, *words, *where], capsys, code=1)
+
+
+def test_an_exploded_sigma_is_infinite_and_no_traceback():
+    vae = ImageVAE(nn.Identity(), nn.Identity(), 1, 0.05)
+    with torch.no_grad():
+        vae.log_sigma.fill_(1000)
+    assert vae.sigma == math.inf
+
+
+def test_weights_that_are_not_finite_are_neither_stored_nor_used(tmp_path):
+    store, model = Store(tmp_path), nn.Linear(2, 2)
+    store.keep("gan", "f" * 64, model)
+    path = store.path("gan", "f" * 64, "model")
+    sound = path.read_bytes()
+    with torch.no_grad():
+        model.bias[1] = torch.nan
+    with pytest.raises(TrainingError, match="gan: bias is not finite at the end of training: lower its learning rate"):
+        store.keep("gan", "f" * 64, model)
+    assert path.read_bytes() == sound
+    write_tensors(path, model.state_dict(), {"fingerprint": "f" * 64, "curve": "{}"})
+    line = rf"^checkpoint {path} is damaged \(bias is not finite\): delete it to start anew$"
+    with pytest.raises(CheckpointError, match=line):
+        store.restore("gan", "f" * 64, nn.Linear(2, 2))
 
 
 def test_a_finished_model_that_finds_no_room_keeps_the_state_to_resume_from(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,29 @@ def test_nan_stops_at_once_and_leaves_the_sound_checkpoint(tmp_path: Path) -> No
         fit(model, loss, lambda g: torch.rand(3, 1, generator=g), CONFIG, checkpoint=path)
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
     fit(model, lambda x, g: model(x) ** 2, lambda g: torch.rand(3, 1, generator=g), CONFIG, checkpoint=path)
+
+
+@pytest.mark.parametrize("culprit", ["weight", "elbo"])
+def test_a_step_that_leaves_something_infinite_is_no_entry_of_the_curve(tmp_path: Path, culprit: str) -> None:
+    """The loss is finite before the step; what was written before it is what a resumed run starts from."""
+    model, path, steps = nn.Linear(1, 1), tmp_path / "c.safetensors", 0
+
+    def loss(x: Tensor, generator: torch.Generator) -> Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 21 and culprit == "weight":
+            model.weight.register_hook(lambda gradient: gradient * torch.inf)
+        return model(x).square()
+
+    def evaluate() -> dict[str, float]:
+        return {"elbo": math.inf if steps == 21 and culprit == "elbo" else 1.0}
+
+    with pytest.raises(TrainingError, match=rf"^{culprit} is not finite after step 21: lower the learning rate"):
+        fit(model, loss, lambda g: torch.rand(3, 1, generator=g), CONFIG, evaluate=evaluate, checkpoint=path)
+    fresh = nn.Linear(1, 1)
+    curve = fit(fresh, lambda x, g: fresh(x) ** 2, lambda g: torch.rand(3, 1, generator=g), CONFIG,
+                evaluate=lambda: {"elbo": 1.0}, checkpoint=path)  # fmt: skip
+    assert all(map(math.isfinite, curve["loss"]))
 
 
 def test_nan_before_the_first_step_is_not_blamed_on_the_rate() -> None:

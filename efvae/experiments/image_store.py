@@ -19,7 +19,7 @@ from efvae import devices
 from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.data.images import scaled
 from efvae.locks import try_lock
-from efvae.train import Curve
+from efvae.train import Curve, TrainingError
 
 __all__ = ["Store", "device", "images_in_batches", "placed"]
 
@@ -88,12 +88,17 @@ class Store:
         """Write a finished model and its curve, in one step; the state to resume from is not needed any more.
 
         Raises:
+            TrainingError: its weights are not finite; nothing is written then.
             OSError: it cannot be written, in one line; the state to resume from is still there.
         """
         path = self.path(name, fingerprint, "model")
         if path is None:
             return
-        write_tensors(path, model.state_dict(), {"fingerprint": fingerprint, "curve": json.dumps(curve or {})})
+        tensors = model.state_dict()
+        infinite = _not_finite(tensors)
+        if infinite:
+            raise TrainingError(f"{name}: {infinite} is not finite at the end of training: lower its learning rate")
+        write_tensors(path, tensors, {"fingerprint": fingerprint, "curve": json.dumps(curve or {})})
         state = self.path(name, fingerprint, "state")
         if state is not None:
             state.unlink(missing_ok=True)
@@ -119,6 +124,11 @@ class Store:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
+        infinite = _not_finite(tensors)
+        if infinite:
+            raise CheckpointError(
+                f"checkpoint {path} is damaged ({infinite} is not finite): delete it to start anew", path
+            )
         shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         wrong = sorted(k for k in shapes.keys() | tensors.keys()
                        if k not in tensors or shapes.get(k) != tuple(tensors[k].shape))  # fmt: skip
@@ -130,6 +140,11 @@ class Store:
             )
         model.load_state_dict(tensors)
         return curve
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The first of the tensors that is not finite."""
+    return next((name for name, value in tensors.items() if not bool(value.isfinite().all())), None)
 
 
 def images_in_batches(pixels: Tensor, size: int = 256) -> Iterator[Tensor]:

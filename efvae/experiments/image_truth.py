@@ -168,6 +168,8 @@ def _look(config: Config, model: nn.ModuleDict, features: Callable[[Tensor], Ten
     with torch.no_grad():
         made = torch.cat([settled(torch.randn(256, config.latent, generator=source, device=device()))
                           for _ in range(-(-min(config.eval_images, 2048) // 256))])  # fmt: skip
+    if not bool(made.isfinite().all()):  # no distance is defined then
+        raise TrainingError(f"the GAN's images are not finite at step {done}: lower gan_rate ({config.gan_rate:g})")
     metrics = {
         "step": float(done),
         "loss_discriminator": float(losses[0]),
