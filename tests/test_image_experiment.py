@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+import efvae.data.images
 from efvae import dcgan, records
 from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.experiments import image_measures as measures
@@ -343,6 +344,49 @@ def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsy
     assert "belongs to another configuration" in refused(words, capsys)
     assert not state.exists()
     assert not (folder / "other").exists()
+
+
+def test_a_kill_between_picture_and_record_loses_neither(learned, folder, tmp_path, monkeypatch):
+    options = {"results": tmp_path, "checkpoint": folder / "checkpoints"}
+    record = learned.records["encoder"]
+    cell = dataclasses.replace(SMOKE, stage="encoder")
+    path = picture_path(tmp_path / images.STEM, record.cell)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    for name in ("efvae.records.write", "efvae.experiments.images.write_picture"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, kill)
+            with pytest.raises(KeyboardInterrupt):
+                images.run(cell, **options)
+    assert records.same(images.run(cell, **options), record)
+    assert path.read_bytes() == picture_path(folder / "results" / images.STEM, record.cell).read_bytes()
+
+
+def test_a_picture_that_finds_no_room_is_one_line(tmp_path):
+    rows = torch.rand(2, 10, 3, 16, 16)
+    with (
+        full_disk(),
+        pytest.raises(OSError, match=r"^cannot write .*a.png: File too large; name a folder that") as info,
+    ):
+        write_picture(tmp_path / "a.png", rows)
+    assert "\n" not in str(info.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_stored_needs_no_samples_to_compare_with(learned, folder, monkeypatch):
+    monkeypatch.setattr(measures.Comparison, "with_truth", lambda *_: pytest.fail("drew samples"))
+    again = images.solve(SMOKE, folder / "checkpoints", folder / "results")
+    assert again.records == learned.records
+
+
+def test_own_images_are_decoded_once(tmp_path, monkeypatch, capsys):
+    own_folder(tmp_path / "own", monkeypatch, 40)
+    decode, decoded = efvae.data.images._square, []
+    monkeypatch.setattr(efvae.data.images, "_square", lambda *words: decoded.append(1) or decode(*words))
+    assert "no classes" in refused(["data=folder", "--results", str(tmp_path / "results")], capsys)
+    assert len(decoded) == 40
 
 
 def test_training_that_explodes_is_one_line(learned, folder, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -75,6 +76,9 @@ def write_picture(path: Path, rows: Tensor) -> None:
         path: where.
         rows: shape ``(rows, columns, 3, size, size)``, in [−1, 1]; what lies outside is clipped.
 
+    Raises:
+        OSError: it cannot be written, in one line; nothing is left behind.
+
     Own: own-images
     """
     from PIL import Image
@@ -84,10 +88,19 @@ def write_picture(path: Path, rows: Tensor) -> None:
     grid = grid.permute(0, 3, 1, 4, 2).reshape(n * size, columns * size, 3)
     content = io.BytesIO()
     Image.fromarray(grid.numpy()).save(content, "PNG", optimize=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content.getvalue())
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content.getvalue())
+            file.flush()
+            os.fsync(file.fileno())  # a record that is written next must not be there without it
+        part.replace(path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}; name a folder that can be written") from error
+    finally:
+        with contextlib.suppress(OSError):  # there is none, or its folder could not be made
+            part.unlink()
 
 
 def read_picture(path: Path, columns: int = COLUMNS) -> Tensor:

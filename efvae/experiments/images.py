@@ -82,6 +82,7 @@ def solve(
     *,
     refresh: bool = False,
     device: str = "cpu",
+    images: Images | None = None,
 ) -> Solution:
     """Compute a stage and those it rests on.
 
@@ -110,6 +111,7 @@ def solve(
         refresh: the record of the config's own stage is measured again and replaced.
         device: where to compute, see :func:`efvae.devices.find`; noted in the records and no part of their names. The
             models that are returned are on the CPU.
+        images: those of the config, if they are loaded already.
 
     Raises:
         efvae.devices.DeviceError: there is no such device.
@@ -121,14 +123,15 @@ def solve(
     Paper: sec-4-2, tab-1
     """
     with devices.on(device):
-        solution = _solved(config, checkpoint, results, refresh=refresh)
+        solution = _solved(config, images or load_images(config), checkpoint, results, refresh=refresh)
     for network in (solution.truth.decoder, *solution.vaes.values()):
         network.cpu()
     return solution
 
 
-def _solved(config: Config, checkpoint: Path | None, results: Path | None, *, refresh: bool) -> Solution:
-    images = load_images(config)
+def _solved(
+    config: Config, images: Images, checkpoint: Path | None, results: Path | None, *, refresh: bool
+) -> Solution:
     run = _Run(config, images, checkpoint, results, again=config.stage if refresh else None)
     truth = run.truth()
     vaes = {}
@@ -159,11 +162,13 @@ def run(
     Paper: sec-4-2, tab-1
     """
     devices.find(device)
+    images = load_images(config)
     if results is not None and not refresh:
-        known = records.find(STEM, needed(config), results, load_images(config).sha256)
+        known = records.find(STEM, needed(config), results, images.sha256)
         if known is not None:
             return known
-    return solve(config, checkpoint, results, refresh=refresh, device=device).records[config.stage]
+    found = solve(config, checkpoint, results, refresh=refresh, device=device, images=images)
+    return found.records[config.stage]
 
 
 class _Run:
@@ -209,9 +214,8 @@ class _Run:
         """Stage ``joint_fixed``, ``joint_learned`` or ``encoder_elbo``."""
         stage = self.config.stage
         vae = empty_vae(self.config, learn_sigma=stage == "joint_learned")
-        comparison = self._compare(truth)
         curve, seconds = self._model(
-            stage, vae, lambda state: train_joint(self.config, truth, start, comparison, state)
+            stage, vae, lambda state: train_joint(self.config, truth, start, self._compare(truth), state)
         )
         vae.eval().requires_grad_(requires_grad=False)
 
@@ -267,9 +271,9 @@ class _Run:
                               device=str(device()), data_sha256=data, show=_SHOWN[stage])  # fmt: skip
         self.records[stage] = record
         if self.results is not None:
-            records.write(record, self.results)
-            if picture is not None:
+            if picture is not None:  # before the record: what has one is not computed again
                 write_picture(picture_path(self.results / STEM, record.cell), picture())
+            records.write(record, self.results)
 
     def _of_truth(self, truth: Truth, curve: Curve) -> dict[str, float]:
         """How good the truth is as a model of photographs; the comparison by which it was chosen."""
