@@ -163,13 +163,14 @@ def test_an_empty_and_an_oversized_picture_are_named_or_skipped(folder, monkeypa
     (folder / "a" / "7.png").write_bytes(b"")
     (folder / "a" / "8.png").write_bytes(jpeg(300, 200))  # a warning of Pillow
     (folder / "a" / "9.png").write_bytes(jpeg(500, 400))  # its error
+    (folder / "b" / "7.png").write_bytes(jpeg(2, 600))  # small until it is scaled to 16 x 4800
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
-    big = "more than 50000 pixels"
-    line = rf"cannot be read: a/7.png \(an empty file\), a/8.png \({big}\), a/9.png \({big}\); mend"
+    big, narrow = "more than 50000 pixels", "too narrow: 2 x 600 pixels"
+    line = rf"read: a/7.png \(an empty file\), a/8.png \({big}\), a/9.png \({big}\), b/7.png \({narrow}\); mend"
     with pytest.raises(DataError, match=line):
         images.load_folder(folder, 16)
     found = images.load_folder(folder, 16, on_bad="skip")
-    assert (found.skipped, found.sha256) == (("a/7.png", "a/8.png", "a/9.png"), sound)
+    assert (found.skipped, found.sha256) == (("a/7.png", "a/8.png", "a/9.png", "b/7.png"), sound)
 
 
 def stored_as_png(pixels, mode=None, **options) -> bytes:

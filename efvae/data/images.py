@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import lzma
+import math
 import os
 import struct
 import sys
@@ -241,6 +242,8 @@ def _square(content: bytes, size: int) -> NDArray[np.uint8]:
     if rgb.size != (size, size):
         scale = size / min(rgb.size)
         width, height = (max(size, round(side * scale)) for side in rgb.size)
+        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise ValueError(f"too narrow: {rgb.width} x {rgb.height} pixels")
         # averaging where a whole number of pixels makes one, else the tutorial's bilinear with antialiasing
         whole = rgb.width == rgb.height and rgb.width % size == 0
         rgb = rgb.resize((width, height), Image.Resampling.BOX if whole else Image.Resampling.BILINEAR)
