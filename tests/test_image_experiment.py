@@ -24,7 +24,7 @@ from efvae.experiments.image_config import Config, fingerprint, load_images, nee
 from efvae.experiments.image_pictures import drawn, picture_path, read_picture, write_picture
 from efvae.experiments.image_store import Store
 from efvae.experiments.image_truth import Truth, chosen_look
-from efvae.image_vae import ImageVAE
+from efvae.image_vae import ImageVAE, best_sigma
 
 SMOKE = Config(size=16, latent=4, width=8, batch_size=32, feature_steps=40, gan_steps=240, gan_rate=2e-3,
                encoder_steps=60, encoder_rate=3e-3, joint_steps=60, joint_rate=2e-3, eval_images=512,
@@ -72,6 +72,9 @@ def test_the_elbo_rises_below_its_bound_and_the_decoder_moves(learned):
     assert first["frechet_classifier"] < joint["frechet_classifier"]
     assert first["sigma"] == pytest.approx(0.05)
     assert joint["sigma"] > 0.05
+    best, gain = best_sigma(joint["reconstruction"], joint["sigma"], 768)
+    assert joint["sigma"] == pytest.approx(best, rel=0.01)  # of other samples
+    assert 0 <= gain < 0.1
     assert joint["elbo"] == pytest.approx(joint["reconstruction"] - joint["kl"])
     assert first["fid"] is None
     curve = learned.records["joint_learned"].curve
