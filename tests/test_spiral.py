@@ -387,6 +387,21 @@ def test_a_cell_runs_its_stages_and_is_found_again(encoder, tmp_path):
     assert len(record.curve["mean_z"]) == len(record.curve["mean_x1_fixed"]) == len(record.curve["mean_x2_learned"])
 
 
+@pytest.mark.parametrize("stage", ["conditional", "fixed"])
+def test_the_seed_is_that_of_the_samples_too(stage):
+    """From the same first weights two seeds end at two places, and one seed at one."""
+    rule, _ = expectation_rule(NOISE, 17)
+
+    def trained(seed):
+        vae = model(1).float().requires_grad_(requires_grad=True)
+        spiral._stage(Config(seed=seed, **TINY), stage, vae, rule)
+        return torch.cat([value.flatten() for value in vae.state_dict().values()])
+
+    first = trained(0)
+    assert torch.equal(first, trained(0))
+    assert not torch.allclose(first, trained(1), atol=1e-3)
+
+
 @pytest.mark.usefixtures("_coarse")
 def test_without_the_middle_stage_the_joint_training_starts_as_in_the_paper():
     record = spiral.run(Config(**TINY | {"encoder_steps": 0}))
