@@ -36,6 +36,12 @@ def test_the_tutorials_networks():
     assert ours == 2_765_568 + 1  # with the bias of the last layer
 
 
+@pytest.mark.parametrize(("size", "layers"), [(16, 2), (32, 3), (64, 4)])
+def test_the_slopes_below_zero_are_the_tutorials(size, layers):
+    bends = [layer for layer in dcgan.encoder(4, 2, size) if isinstance(layer, nn.LeakyReLU)]
+    assert [layer(torch.tensor([-1.0, 0.0, 2.0])).tolist() for layer in bends] == [pytest.approx([-0.2, 0, 2])] * layers
+
+
 def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="image size must be one of 16, 32, 64 pixels; got 48"):
         dcgan.generator(size=48)
