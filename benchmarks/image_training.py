@@ -76,7 +76,7 @@ def steps(options: argparse.Namespace) -> dict[str, float]:
     ways: dict[str, Callable[[], None]] = {}
     for precision, (name, layout) in itertools.product(("float32", "bfloat16"), layouts.items()):
         config = Config(size=64, width=RECORDED.width, batch_size=RECORDED.batch_size, precision=precision)
-        vae = empty_vae(config, learn_sigma=True).to(memory_format=layout)
+        vae = empty_vae(config).to(memory_format=layout)
         decoder = empty_generator(config).to(memory_format=layout).requires_grad_(requires_grad=False)
         ways[f"{precision}_{name}"] = Joint(config, vae, Truth(decoder, config.latent, config.sigma)).step
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -100,7 +100,6 @@ def averages(options: argparse.Namespace) -> dict[str, float]:
     found = {}
     for kind, final in (("cosine", FINAL_RATE), ("constant", None)):
         vae = copy.deepcopy(start).requires_grad_()
-        vae.log_sigma.requires_grad_(requires_grad=False)
         joint, schedule = Joint(RECORDED, vae, truth), TrainConfig(STEPS, RECORDED.joint_rate)
         if final is not None:
             schedule = TrainConfig(STEPS, RECORDED.joint_rate, final * RECORDED.joint_rate)

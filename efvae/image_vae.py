@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from efvae.families import Gaussian, GaussianFixedVariance
 from efvae.models import VAE, Conditional, Prior
 
-__all__ = ["ENCODERS", "ImageVAE", "Posterior", "entropy_bound", "outputs"]
+__all__ = ["ENCODERS", "ImageVAE", "Posterior", "best_sigma", "entropy_bound", "outputs"]
 
 #: Covariances of an encoder.
 ENCODERS = ("diagonal", "full")
@@ -52,6 +52,29 @@ def entropy_bound(pixels: int, sigma: float) -> float:
     Paper: sec-4-2
     """
     return -0.5 * pixels * (math.log(2 * math.pi * math.e) + 2 * math.log(sigma))
+
+
+def best_sigma(reconstruction: float, sigma: float, pixels: int) -> tuple[float, float]:
+    """The noise that is best for a decoder and encoder, from what they reach with another one.
+
+    ::
+
+        R(σ) = E log p(x | z) = −½ (E|x − d(z)|²/σ² + n log 2πσ²),    σ*² = E|x − d(z)|²/n,    R(σ*) − R(σ) ≥ 0
+
+    Args:
+        reconstruction: R(σ) in nats per image.
+        sigma: σ > 0.
+        pixels: n.
+
+    Returns:
+        σ*, and how many nats per image the ELBO rises with it.
+
+    Paper: sec-4-2
+    Own: own-best-noise
+    """
+    log_square = 2 * math.log(sigma)
+    share = -(2 * reconstruction / pixels + _LOG_2PI + log_square)  # σ*²/σ²
+    return sigma * math.sqrt(share), 0.5 * pixels * (share - 1 - math.log(share))
 
 
 class Posterior(NamedTuple):
@@ -115,9 +138,8 @@ class ImageVAE(nn.Module):
         decoder: d, shape ``(b, n_z)`` to ``(b, *image)``.
         encoder: shape ``(b, *image)`` to ``(b, outputs(latent, kind))``.
         latent: n_z.
-        sigma: first value of σ_d, > 0.
+        sigma: first value of σ_d, > 0; no parameter, since its optimum is known, see :meth:`elbo`.
         kind: of the encoder, one of :data:`ENCODERS`.
-        learn_sigma: whether σ_d is a parameter.
 
     Raises:
         ValueError: σ_d ≤ 0, or another kind.
@@ -132,15 +154,14 @@ class ImageVAE(nn.Module):
         latent: int,
         sigma: float,
         kind: str = "diagonal",
-        *,
-        learn_sigma: bool = False,
     ) -> None:
         super().__init__()
         outputs(latent, kind)
         if not (sigma > 0 and math.isfinite(sigma)):
             raise ValueError(f"sigma, the pixel noise σ_d, must be a positive number; got {sigma}")
         self.decoder, self.encoder, self.latent, self.kind = decoder, encoder, latent, kind
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)), requires_grad=learn_sigma)
+        self.log_sigma: Tensor
+        self.register_buffer("log_sigma", torch.tensor(math.log(sigma)))
 
     @property
     def sigma(self) -> float:
@@ -163,15 +184,22 @@ class ImageVAE(nn.Module):
         below[:, rows, columns] = raw[:, 2 * self.latent :] / self.latent
         return Posterior(mean, 0.5 * scale, below)
 
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x | z) in nats, shape ``(b,)``."""
-        image = self.decoder(z)
+    def log_likelihood(self, x: Tensor, z: Tensor, *, set_sigma: bool = False) -> Tensor:
+        """log p(x | z) in nats, shape ``(b,)``.
+
+        Args:
+            x: images.
+            z: their codes, shape ``(b, n_z)``.
+            set_sigma: see :meth:`elbo`.
+        """
+        image, pixels = self.decoder(z), x[0].numel()
         error = (x - (image if image.dtype == torch.float64 else image.float())).square().flatten(1).sum(-1)
-        pixels = x[0].numel()
+        if set_sigma:
+            self.log_sigma.copy_(0.5 * torch.log(error.detach().mean() / pixels))
         found: Tensor = -0.5 * (error * torch.exp(-2 * self.log_sigma) + pixels * (_LOG_2PI + 2 * self.log_sigma))
         return found
 
-    def elbo(self, x: Tensor, noise: Tensor) -> Tensor:
+    def elbo(self, x: Tensor, noise: Tensor, *, set_sigma: bool = False) -> Tensor:
         """One-draw estimate of the ELBO in nats, shape ``(b,)``: unbiased, reparameterized.
 
         ::
@@ -181,11 +209,16 @@ class ImageVAE(nn.Module):
         Args:
             x: images.
             noise: ε ~ N(0, I), shape ``(b, n_z)``.
+            set_sigma: first set σ_d to its optimum for these images and codes, σ_d² = mean |x − d(z)|²/n. The gradient
+                is then that of the maximum over σ_d, by the envelope theorem; the value is not unbiased, but its error
+                is of the order of one over the number of images. By gradient steps σ_d would lag behind: its slope
+                falls by orders of magnitude in training, which Adam's second moment remembers.
 
         Paper: eq-1a, sec-4-2
+        Own: own-best-noise
         """
         q = self.posterior(x)
-        return self.log_likelihood(x, q.draw(noise)) - q.kl_terms().sum(-1)
+        return self.log_likelihood(x, q.draw(noise), set_sigma=set_sigma) - q.kl_terms().sum(-1)
 
     def as_vae(self) -> VAE:
         """The same model by the library's families, on flattened images; encoders with independent coordinates only.

@@ -29,6 +29,12 @@ def jpeg(width=178, height=218, mode="RGB", colour=None) -> bytes:
     return out.getvalue()
 
 
+def png(pixels) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("EFVAE_IMAGES", raising=False)
@@ -82,12 +88,45 @@ def test_a_folder_is_cropped_scaled_converted_and_split(folder):
 def test_the_crop_is_at_the_centre():
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
-    out = io.BytesIO()
-    Image.fromarray(wide).save(out, "PNG")
-    square = images._square(out.getvalue(), 10)
+    square = images._square(png(wide), 10)
     assert square.min() == 255
     # scaling alone, without the crop, would leave the black margins in
     assert images._square(jpeg(178, 218), 64).shape == (3, 64, 64)
+
+
+def test_the_crop_of_a_portrait_is_at_the_centre_too():
+    tall = np.zeros((30, 10, 3), np.uint8)
+    tall[10:20] = 255
+    assert images._square(png(tall), 10).min() == 255
+
+
+def test_scaling_averages_by_a_triangle_and_picks_no_pixels():
+    """The tutorial's bilinear scaling with antialiasing, by its formula: rows of 0 and 255 in turn, 25 to 10."""
+    striped = np.zeros((25, 26, 3), np.uint8)
+    striped[::2] = 255
+    centres, rows = 2.5 * (np.arange(10) + 0.5), np.arange(25) + 0.5
+    weight = np.clip(1 - np.abs(rows - centres[:, None]) / 2.5, 0, None)
+    wanted = weight / weight.sum(1, keepdims=True) @ striped[:, 0, 0]
+    found = images._square(png(striped), 10)
+    assert np.abs(found - wanted[:, None]).max() <= 1
+    assert 0 < found.min() < found.max() < 255
+
+
+def test_an_image_keeps_its_part_when_another_is_added(tmp_path):
+    """The colour tells which image it is."""
+    for index in range(40):
+        (tmp_path / f"{index:02}.png").write_bytes(jpeg(16, 16, colour=(5 * index, 0, 0)))
+    before = images.load_folder(tmp_path, 16, held_out=0.25)
+    for name in ("+1.png", "+2.png", "+3.png", "+4.png", "+5.png", "20b.png", "z.png"):
+        (tmp_path / name).write_bytes(jpeg(16, 16, colour=(255, 0, 0)))
+    after = images.load_folder(tmp_path, 16, held_out=0.25)
+
+    def reds(part):
+        return set(part[:, 0, 0, 0].tolist()) - {255}
+
+    assert reds(after.train) == reds(before.train)
+    assert reds(after.test) == reds(before.test)
+    assert 5 <= len(reds(before.test)) <= 15
 
 
 def test_a_zip_is_read_like_a_folder(folder, tmp_path):

@@ -20,13 +20,16 @@ from torch import nn
 import efvae.data.images
 from efvae import dcgan, records
 from efvae.checkpoint import CheckpointError, write_tensors
+from efvae.data.images import Images
 from efvae.experiments import image_measures as measures
 from efvae.experiments import image_truth, images
 from efvae.experiments.image_config import Config, fingerprint, load_images, needed
-from efvae.experiments.image_pictures import drawn, picture_path, read_picture, write_picture
+from efvae.experiments.image_features import classified
+from efvae.experiments.image_pictures import drawn, picture_path, read_picture, reconstructions, write_picture
+from efvae.experiments.image_stages import train_encoder, train_joint
 from efvae.experiments.image_store import Store
 from efvae.experiments.image_truth import Truth, chosen_look
-from efvae.image_vae import ImageVAE
+from efvae.image_vae import ImageVAE, best_sigma
 from efvae.train import TrainingError
 from tests.sweeps import full_disk
 
@@ -76,6 +79,9 @@ def test_the_elbo_rises_below_its_bound_and_the_decoder_moves(learned):
     assert first["frechet_classifier"] < joint["frechet_classifier"]
     assert first["sigma"] == pytest.approx(0.05)
     assert joint["sigma"] > 0.05
+    best, gain = best_sigma(joint["reconstruction"], joint["sigma"], 768)
+    assert joint["sigma"] == pytest.approx(best, rel=0.01)  # of other samples
+    assert 0 <= gain < 0.1
     assert joint["elbo"] == pytest.approx(joint["reconstruction"] - joint["kl"])
     assert first["fid"] is None
     curve = learned.records["joint_learned"].curve
@@ -93,6 +99,28 @@ def test_conditional_likelihood_brings_the_encoder_to_its_latents(learned):
     metrics = learned.records["encoder"].metrics
     assert metrics["conditional_log_likelihood"] > prior + 0.1
     assert metrics["conditional_log_likelihood"] == measures.conditional_log_likelihood(vae, truth, 512, 3)
+
+
+def test_how_affine_the_decoder_is_is_told_of_the_prior_and_of_the_encoders_codes(learned):
+    truth, vae, metrics = learned.truth, learned.vaes["joint_learned"], learned.records["joint_learned"].metrics
+    prior = truth.latents(512, torch.Generator().manual_seed(4))
+    codes = measures.support_of_encoder(vae, truth, 512, 7)
+    assert metrics["affine_share_prior"] == measures.affine_share(vae.decoder, prior)
+    assert metrics["affine_share_support"] == measures.affine_share(vae.decoder, codes)
+    assert abs(metrics["affine_share_support"] - metrics["affine_share_prior"]) > 0.01
+
+
+def test_the_stored_pictures_are_those_of_the_models_with_their_noise(learned, folder):
+    truth, vaes = learned.truth, learned.vaes
+    joint = vaes["joint_learned"]
+    rows = {
+        "encoder": [*reconstructions(vaes["encoder"], truth), *drawn(truth.decoder, truth.latent, truth.sigma)],
+        "joint_learned": list(drawn(joint.decoder, joint.latent, joint.sigma)),
+    }
+    for stage, wanted in rows.items():
+        found = read_picture(picture_path(folder / "results" / images.STEM, learned.records[stage].cell))
+        pixels = found.permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+        assert (pixels - torch.stack(wanted).clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-6
 
 
 def test_the_chosen_generator_is_the_best_that_is_not_collapsed():
@@ -219,6 +247,169 @@ def test_latents_in_use_are_those_that_the_encoder_reads():
     decoder = nn.Sequential(nn.Unflatten(1, (3, 1, 1)))
     vae = ImageVAE(decoder, ReadsTwo(), 3, 0.05)
     assert measures.latents_in_use(vae, Truth(decoder, 3, 0.05), 500, 0)["active_latents"] == 2
+
+
+class Toy(nn.Module):
+    """z ↦ c z as an image of one pixel; three latents are its colours."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, z):
+        return self.scale * z[:, :, None, None]
+
+
+class Affine(nn.Module):
+    """Means a_i x_i and log-variances b_i x_i + c of a toy's pixel."""
+
+    def __init__(self, mean, slope, level: float) -> None:
+        super().__init__()
+        self.mean, self.slope, self.level = torch.tensor(mean), torch.tensor(slope), level
+
+    def forward(self, x):
+        return torch.cat([self.mean * x[:, :, 0, 0], self.slope * x[:, :, 0, 0] + self.level], 1)
+
+
+def test_active_is_what_the_posterior_mean_says_of_x_above_a_hundredth():
+    """Means of variance 0.09, 0.0025 and 0 times that of x; the last one's scale varies much."""
+    truth, n = Truth(Toy(1.0), 3, 0.05), 4000
+    vae = ImageVAE(truth.decoder, Affine([0.3, 0.05, 0.0], [0.0, 0.0, 2.0], 0.0), 3, 0.05)
+    found = measures.latents_in_use(vae, truth, n, 0)
+    assert found["active_latents"] == 1
+    each = [0.09 * 1.0025, 0.0025 * 1.0025, 0.0]
+    error = math.sqrt(2 / n) * math.hypot(*each) / 3
+    assert abs(found["posterior_mean_variance"] - sum(each) / 3) < 4 * error
+
+
+def test_the_support_of_an_encoder_is_made_of_draws_from_it():
+    truth, n = Truth(Toy(1.0), 3, 0.5), 4000
+    vae = ImageVAE(truth.decoder, Affine([2.0, 0.1, 0.0], [0.0] * 3, 2 * math.log(0.3)), 3, 0.5)
+    codes = measures.support_of_encoder(vae, truth, n, 0)
+    assert codes.shape == (n, 3)
+    wanted = torch.tensor([4 * 1.25 + 0.09, 0.01 * 1.25 + 0.09, 0.09])
+    assert ((codes.var(0) / wanted - 1).abs() < 4 * math.sqrt(2 / n)).all()
+
+
+def test_the_affine_share_is_taken_where_nothing_was_fitted():
+    """d(z) = z on the three quarters that the fit sees, d(z) = −z on the rest: the share is 1 − Σ (2z)²/Σ z²."""
+    z = torch.tensor([1.0, -1.0] * 6 + [2.0, -2.0] * 2)[:, None]
+    assert measures.affine_share(lambda z: torch.where(z.abs() > 1.5, -z, z), z) == pytest.approx(-3)
+
+
+def test_distances_with_and_without_noise_are_those_in_closed_form():
+    """Colours N(0, c² + σ²) each: the distance is 3 (√(c² + σ²) − √(c'² + σ'²))², and 3 (c − c')² without noise."""
+    n, truth, vae = 8192, Truth(Toy(0.05), 3, 0.05), ImageVAE(Toy(0.1), nn.Identity(), 3, 0.1)
+    comparison = measures.Comparison.with_truth(truth, lambda x: x.flatten(1), n)
+    found = comparison.measure(vae)
+    found["quick"] = comparison.quick(vae, n)
+    root = math.sqrt(2)
+    for name, ours, theirs in (("frechet", 0.1 * root, 0.05 * root), ("quick", 0.1 * root, 0.05 * root),
+                               ("frechet_without_noise", 0.1, 0.05)):  # fmt: skip
+        error = 2 * math.sqrt(3) * (ours - theirs) * math.hypot(ours, theirs) / math.sqrt(2 * n)
+        assert abs(found[name] - 3 * (ours - theirs) ** 2) < 4 * error, name
+    # the reference is one, so the spread is that of our samples alone
+    spread = 2 * math.sqrt(3) * 0.05 * root * 0.1 * root / math.sqrt(2 * n)
+    assert 0.1 * spread < found["frechet_spread"] < 3 * spread
+
+
+def test_no_two_samples_that_are_compared_are_the_same(monkeypatch):
+    """Of the truth itself, whose distance to a sample of the same seed would be zero."""
+    truth, told, distance = Truth(Toy(0.05), 3, 0.05), [], measures.distance
+    monkeypatch.setattr(measures, "distance", lambda *parts: told.append(distance(*parts)) or told[-1])
+    comparison = measures.Comparison.with_truth(truth, lambda x: x.flatten(1), 512)
+    vae = ImageVAE(truth.decoder, nn.Identity(), 3, 0.05)
+    comparison.measure(vae)
+    comparison.quick(vae, 512)
+    assert len(told) == len(set(told)) == measures.RESAMPLES + 2
+    assert min(told) > 1e-8
+    assert max(told) < 1e-3
+
+
+def test_covered_classes_and_the_accuracy_on_held_out_images():
+    """Five classes by the first colour, of which 50, 45.5, 3.5, 1 and 0 % are drawn: a tenth of a share is 2 %."""
+    scale = 0.2
+    edges = scale * torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor([0.5, 0.955, 0.99]))
+
+    def network(x):
+        return nn.functional.one_hot(torch.bucketize(x[:, 0, 0, 0].contiguous(), torch.tensor([*edges, 2.0])), 5)
+
+    test = torch.zeros(8, 3, 1, 1, dtype=torch.uint8)  # black: class 0
+    label = torch.tensor([0, 0, 0, 1, 2, 3, 4, 4])
+    data = Images.of(test, test, (0 * label, label), "abcde")
+    found = classified(network, data, Truth(Toy(scale), 3, 1e-6))
+    assert found == {"classifier_accuracy": 3 / 8, "classes_covered": 3}
+
+
+# σ is so large that the layers of the first weights vary by more than the ε of batch normalisation
+FEW = dataclasses.replace(SMOKE, sigma=1.0, batch_size=16, gan_steps=1, gan_rate=1e-4, encoder_steps=5, joint_steps=5,
+                          eval_images=64, eval_elbo=64, precision="float32")  # fmt: skip
+
+
+@pytest.mark.parametrize(("train", "held_out", "far"), [(128, 220, True), (220, 128, False)])
+def test_a_generator_is_judged_by_held_out_images(train, held_out, far, monkeypatch):
+    """After one step it is still grey: close to the grey part, far from the bright one."""
+    monkeypatch.setattr(image_truth, "LEAST_VARIETY", 0.0)
+    source = torch.Generator().manual_seed(0)
+    parts = [(level + torch.randint(-30, 30, (64, 3, 16, 16), generator=source)).to(torch.uint8)
+             for level in (train, held_out)]  # fmt: skip
+    label = torch.zeros(64, dtype=torch.int64)
+    _, curve = image_truth.train_gan(FEW, Images.of(*parts, (label, label), "a"), lambda x: x.mean((2, 3)), None)
+    bright = 3 * (220 / 127.5 - 1) ** 2
+    assert curve["frechet"] == pytest.approx([bright if far else 0], abs=0.3 * bright)
+
+
+class NoComparison:
+    def quick(self, vae, n):
+        return 0.0
+
+
+@pytest.fixture(scope="module")
+def few() -> tuple[Truth, ImageVAE]:
+    """A truth that nothing was learned from, and its VAE with an encoder of a few steps."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = dcgan.settle(dcgan.generator(FEW.latent, FEW.width, FEW.size), [torch.randn(512, FEW.latent)])
+    decoder = image_truth.empty_generator(FEW).eval()
+    decoder.load_state_dict(generator.state_dict())
+    truth = Truth(decoder.requires_grad_(requires_grad=False), FEW.latent, FEW.sigma)
+    return truth, train_encoder(FEW, truth, None)[0]
+
+
+def test_a_finished_encoder_is_normalised_for_the_truth(few):
+    """In five steps scales and shifts stay at their first values, 1 and 0, up to 0.02 and the rate."""
+    truth, vae = few
+    x = torch.cat(list(truth.batches(2048, torch.Generator().manual_seed(5))))
+    with torch.no_grad():
+        layer = vae.encoder[:3](x)
+    assert layer.mean((0, 2, 3)).abs().max() < 0.1
+    assert (layer.std((0, 2, 3)) - 1).abs().max() < 0.15
+
+
+def test_the_seed_of_a_joint_training_is_that_of_its_batches(few):
+    def trained(seed):
+        vae, _ = train_joint(dataclasses.replace(FEW, seed=seed), *few, NoComparison(), None)
+        return torch.cat([value.flatten() for value in vae.state_dict().values()])
+
+    first = trained(0)
+    assert torch.equal(first, trained(0))
+    assert not torch.allclose(first, trained(1), atol=1e-3)
+
+
+def test_learning_rates_fall_along_half_a_cosine(few, monkeypatch):
+    told, step = [], torch.optim.Adam.step
+
+    def spy(self, *words):
+        told.append(self.param_groups[0]["lr"])
+        return step(self, *words)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    truth, start = few
+    train_encoder(FEW, truth, None)
+    train_joint(FEW, truth, start, NoComparison(), None)
+    falling = [0.02 + 0.98 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(5)]
+    wanted = [FEW.encoder_rate * share for share in falling] + [FEW.joint_rate * share for share in falling]
+    assert told == pytest.approx(wanted)
 
 
 def test_an_encoder_alone_by_the_elbo_leaves_the_decoder_of_the_truth(learned, folder):
@@ -390,11 +581,11 @@ def test_own_images_are_decoded_once(tmp_path, monkeypatch, capsys):
 
 
 def test_training_that_explodes_is_one_line(learned, folder, tmp_path, capsys):
-    """By a rate that is far too large: σ_d beyond what a float holds, images that are not finite."""
+    """By a rate that is far too large: an encoder, then a generator that give nothing finite."""
     shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
     where = ["--results", str(tmp_path / "results"), "--checkpoint", str(tmp_path / "checkpoints")]
     for words, line in (
-        (["joint_rate=1e3", "joint_steps=1"], "sigma is not finite after step 1: lower the learning rate (1000)"),
+        (["encoder_rate=1e30", "encoder_steps=1"], "is not finite after step 1: lower the learning rate (1e+30)"),
         (["gan_rate=1e38"], "the GAN's images are not finite at step 12: lower gan_rate (1e+38)"),
     ):
         assert line in refused([*WORDS, *words, *where], capsys, code=1)

@@ -14,7 +14,7 @@ from torch import nn
 
 from efvae import dcgan, objectives
 from efvae.estimators import Reparameterized
-from efvae.image_vae import ImageVAE, Posterior, entropy_bound, outputs
+from efvae.image_vae import ImageVAE, Posterior, best_sigma, entropy_bound, outputs
 
 
 def source(seed=0) -> torch.Generator:
@@ -34,6 +34,12 @@ def test_the_tutorials_networks():
     assert sum(p.numel() for p in dcgan.generator().parameters()) == 3_576_704
     ours = sum(p.numel() for p in dcgan.discriminator().parameters())
     assert ours == 2_765_568 + 1  # with the bias of the last layer
+
+
+@pytest.mark.parametrize(("size", "layers"), [(16, 2), (32, 3), (64, 4)])
+def test_the_slopes_below_zero_are_the_tutorials(size, layers):
+    bends = [layer for layer in dcgan.encoder(4, 2, size) if isinstance(layer, nn.LeakyReLU)]
+    assert [layer(torch.tensor([-1.0, 0.0, 2.0])).tolist() for layer in bends] == [pytest.approx([-0.2, 0, 2])] * layers
 
 
 def test_wrong_sizes_are_refused():
@@ -75,16 +81,16 @@ def test_folding_keeps_the_function_and_settling_its_statistics(kind):
         assert torch.allclose(settled(batch)[:5], settled(batch[:5]), atol=1e-5)  # no look at other images
 
 
-def vae(kind="diagonal", learn=False) -> ImageVAE:
+def vae(kind="diagonal") -> ImageVAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         decoder = nn.Sequential(nn.Linear(3, 3 * 4 * 4), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(48, outputs(3, kind)))
-    return ImageVAE(decoder, encoder, 3, 0.3, kind, learn_sigma=learn).double()
+    return ImageVAE(decoder, encoder, 3, 0.3, kind).double()
 
 
 def test_elbo_and_gradient_are_those_of_the_librarys_families():
-    model = vae(learn=True)
+    model = vae()
     x = torch.rand(7, 3, 4, 4, generator=source(1), dtype=torch.float64) * 2 - 1
     noise = torch.randn(1, 7, 3, generator=source(2), dtype=torch.float64)
     mine = model.elbo(x, noise[0])
@@ -120,6 +126,31 @@ def test_a_full_covariance_of_many_latents_starts_well_conditioned():
         q = ImageVAE(nn.Identity(), network, 100, 0.05, "full").posterior(x)
     prior = Posterior(torch.zeros(8, 100), torch.zeros(8, 100))
     assert (q.log_prob(z) > prior.log_prob(z) - 100).all()
+
+
+def test_the_noise_set_for_a_batch_is_the_best_one_and_the_gradient_that_of_the_maximum():
+    model = vae()
+    x = torch.rand(7, 3, 4, 4, generator=source(1), dtype=torch.float64) * 2 - 1
+    noise = torch.randn(7, 3, generator=source(2), dtype=torch.float64)
+    before, kl = model.elbo(x, noise).mean(), model.posterior(x).kl_terms().sum(-1).mean()
+    sigma, gain = best_sigma(float((before + kl).detach()), model.sigma, x[0].numel())
+    after = model.elbo(x, noise, set_sigma=True).mean()
+    assert model.sigma == pytest.approx(sigma, rel=1e-12)
+    assert float((after - before).detach()) == pytest.approx(gain, rel=1e-9)
+    assert gain > 1
+    for other in (0.99, 1.01):
+        model.log_sigma.fill_(math.log(other * sigma))
+        assert model.elbo(x, noise).mean() < after
+    # by differences: σ_d moves with the weights, and its part of the slope is zero
+    weight = model.decoder[0].weight
+    (slope,) = torch.autograd.grad(after, weight)
+    step = 1e-6 * torch.randn(weight.shape, generator=source(3), dtype=torch.float64)
+    with torch.no_grad():
+        weight.add_(step)
+        up = model.elbo(x, noise, set_sigma=True).mean()
+        weight.sub_(2 * step)
+        down = model.elbo(x, noise, set_sigma=True).mean()
+    assert float(up - down) == pytest.approx(float(2 * (slope * step).sum()), rel=1e-5)
 
 
 def test_the_yardstick_of_the_paper():

@@ -21,13 +21,13 @@ import yaml
 
 from efvae import exact, records
 from efvae.estimators import gauss_hermite_nodes
-from efvae.experiments import spiral
+from efvae.experiments import spiral, spiral_oracle
 from efvae.experiments.spiral import Config
 from efvae.experiments.spiral_encoder import Mixture, best_gaussians
 from efvae.experiments.spiral_measure import affine_residual, evaluate, least_gap, linear_optimum, summarize
 from efvae.experiments.spiral_model import SpiralVAE, expectation_rule, latent_line, log_joint, sample
 from efvae.experiments.spiral_model import spiral as curve
-from efvae.experiments.spiral_oracle import ascend, decoder_step
+from efvae.experiments.spiral_oracle import COARSE, FINE, ascend, decoder_step
 from efvae.families import Gaussian, GaussianFixedVariance
 from efvae.image_vae import entropy_bound
 from efvae.models import VAE, Conditional, Prior
@@ -291,6 +291,30 @@ def test_ascent_rises_and_straightens(rule, learn_noise):
     assert (float(end.log_noise.exp()) != NOISE) == learn_noise
 
 
+def test_a_drop_of_the_coarse_search_does_not_end_the_ascent(monkeypatch):
+    """On this grid the tenth entry is lower than the ninth by the coarse search; the fine one climbs on from there."""
+    line = latent_line(101)
+    rule, _ = expectation_rule(NOISE, 17, line)
+    used = []
+
+    def search(joint, line, halvings):
+        used.append(halvings)
+        return best_gaussians(joint, line, halvings)
+
+    monkeypatch.setattr(spiral_oracle, "best_gaussians", search)
+    end = ascend(rule, NOISE, learn_noise=False, iterations=100, line=line)
+    elbo, coarse = end.curve["elbo"], used.count(COARSE)
+    assert used == [COARSE] * coarse + [FINE] * (len(elbo) - coarse)
+    gains = np.diff(elbo)
+    before, drop, after, last = gains[: coarse - 2], gains[coarse - 2], gains[coarse - 1 : -1], gains[-1]
+    assert drop < 0
+    assert last < 1e-6 <= min([*before, *after])
+    assert elbo[-1] > elbo[coarse - 1] + 5e-4
+    used.clear()
+    ascend(rule, NOISE, learn_noise=False, iterations=3, line=line)
+    assert used == [COARSE, COARSE, COARSE, FINE]
+
+
 def test_two_directions_of_the_divergence():
     """own-two-directions: both minima and the divergence of the wide fit, against scipy and torch."""
     p = torch.distributions.MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.7], [0.7, 1.5]]))
@@ -361,6 +385,21 @@ def test_a_cell_runs_its_stages_and_is_found_again(encoder, tmp_path):
     # both joint trainings start at the same place
     assert record.curve["elbo_fixed"][0] == record.curve["elbo_learned"][0]
     assert len(record.curve["mean_z"]) == len(record.curve["mean_x1_fixed"]) == len(record.curve["mean_x2_learned"])
+
+
+@pytest.mark.parametrize("stage", ["conditional", "fixed"])
+def test_the_seed_is_that_of_the_samples_too(stage):
+    """From the same first weights two seeds end at two places, and one seed at one."""
+    rule, _ = expectation_rule(NOISE, 17)
+
+    def trained(seed):
+        vae = model(1).float().requires_grad_(requires_grad=True)
+        spiral._stage(Config(seed=seed, **TINY), stage, vae, rule)
+        return torch.cat([value.flatten() for value in vae.state_dict().values()])
+
+    first = trained(0)
+    assert torch.equal(first, trained(0))
+    assert not torch.allclose(first, trained(1), atol=1e-3)
 
 
 @pytest.mark.usefixtures("_coarse")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import torch
@@ -13,13 +14,15 @@ from efvae.experiments.image_config import Config
 from efvae.experiments.image_measures import Comparison, conditional_log_likelihood, elbo_on_fresh_samples
 from efvae.experiments.image_store import device, placed
 from efvae.experiments.image_truth import BETAS, Truth, half_precision
-from efvae.image_vae import ImageVAE, outputs
+from efvae.image_vae import ImageVAE, best_sigma, outputs
 from efvae.train import Curve, TrainConfig, fit
 
 __all__ = ["empty_vae", "train_encoder", "train_joint"]
 
 #: Entries of a curve (a tenth of the steps is a whole number of them), and images of each entry.
 LOOKS, LOOK_IMAGES = 20, 1024
+#: Images that a learned σ_d is set by at the end.
+SIGMA_IMAGES = 4096
 #: Share of the learning rate that is left at the last step.
 FINAL_RATE = 0.02
 
@@ -28,12 +31,12 @@ def _encoder_network(config: Config) -> nn.Sequential:
     return dcgan.encoder(outputs(config.latent, config.encoder), config.width, config.size)
 
 
-def empty_vae(config: Config, *, learn_sigma: bool = False) -> ImageVAE:
+def empty_vae(config: Config) -> ImageVAE:
     """A VAE of the config's architecture without batch normalisation, to fill with stored weights."""
     with torch.random.fork_rng(devices=[]):
         decoder = dcgan.folded(dcgan.generator(config.latent, config.width, config.size))
         encoder = dcgan.folded(_encoder_network(config))
-    vae = ImageVAE(decoder, encoder, config.latent, config.sigma, config.encoder, learn_sigma=learn_sigma)
+    vae = ImageVAE(decoder, encoder, config.latent, config.sigma, config.encoder)
     return placed(vae)
 
 
@@ -96,7 +99,8 @@ def train_joint(
     """Maximise the ELBO over encoder and decoder, from the truth and its encoder, on fresh samples of p*.
 
     Args:
-        config: its stage says whether σ_d is learned; in stage ``encoder_elbo`` the decoder stays the truth's.
+        config: its stage says whether σ_d is learned, by setting it to its optimum in each step and, on fresh samples,
+            at the end; in stage ``encoder_elbo`` the decoder stays the truth's.
         truth: p*.
         start: the truth's decoder with the encoder of :func:`train_encoder`; not changed.
         comparison: for the curve.
@@ -111,14 +115,14 @@ def train_joint(
 
     Paper: sec-4-2, tab-1
     """
-    vae = empty_vae(config, learn_sigma=config.stage == "joint_learned")
+    vae, learned = empty_vae(config), config.stage == "joint_learned"
     vae.load_state_dict(start.state_dict())
     vae.decoder.requires_grad_(config.stage != "encoder_elbo")
 
     def loss(z: Tensor, generator: torch.Generator) -> Tensor:
         with half_precision(config):
             noise = torch.randn(z.shape, generator=generator, device=z.device)
-            return -vae.elbo(truth.images(z, generator), noise)
+            return -vae.elbo(truth.images(z, generator), noise, set_sigma=learned)
 
     def evaluation() -> dict[str, float]:
         elbo = elbo_on_fresh_samples(vae, truth, LOOK_IMAGES, 2)["elbo"]
@@ -130,4 +134,7 @@ def train_joint(
                          resumable=checkpoint is not None)  # fmt: skip
     curve = fit(vae, loss, lambda generator: truth.latents(config.batch_size, generator), settings,
                 evaluate=evaluation, checkpoint=checkpoint, device=device())  # fmt: skip
+    if learned:
+        reached = elbo_on_fresh_samples(vae, truth, SIGMA_IMAGES, 4)["reconstruction"]
+        vae.log_sigma.fill_(math.log(best_sigma(reached, vae.sigma, 3 * config.size**2)[0]))
     return vae, {name: [value, *curve[name]] for name, value in first.items()}

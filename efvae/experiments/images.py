@@ -213,7 +213,7 @@ class _Run:
     def joint(self, truth: Truth, start: ImageVAE) -> ImageVAE:
         """Stage ``joint_fixed``, ``joint_learned`` or ``encoder_elbo``."""
         stage = self.config.stage
-        vae = empty_vae(self.config, learn_sigma=stage == "joint_learned")
+        vae = empty_vae(self.config)
         curve, seconds = self._model(
             stage, vae, lambda state: train_joint(self.config, truth, start, self._compare(truth), state)
         )

@@ -16,7 +16,7 @@ from efvae.train import Curve
 
 __all__ = ["Ascent", "ascend", "decoder_step"]
 
-#: Halvings of the step in the search for each Gaussian while ascending, and at the end.
+#: Halvings of the step in the search for each Gaussian while ascending, and from where that gains no more.
 COARSE, FINE = 4, 7
 
 
@@ -64,7 +64,7 @@ def ascend(
         noise: σ of the truth.
         learn_noise: whether σ_d follows, by ``σ_d² = ½ E_q |x − μ_d(z)|²``.
         iterations: most of them; with 0 only the encoders are found.
-        tolerance: stop when an iteration gains less, in nats.
+        tolerance: when an iteration gains less, in nats, go on with the fine search; when one of those does, stop.
         line: rule for the integral over z.
 
     Own: own-spiral-oracle
@@ -73,17 +73,20 @@ def ascend(
     x, weight = rule.points, rule.log_weights.exp()
     mean, log_noise = spiral(line.points), torch.tensor(math.log(noise), dtype=torch.float64)
     curve: Curve = {}
+    fine = False
     for iteration in range(iterations + 1):
         joint = log_joint(mean[:, None], log_noise, x, line.points)
         last = iteration == iterations
-        best = best_gaussians(joint, line, FINE if last else COARSE)[0]
+        fine = fine or last  # so the last entry is always by the fine search
+        best = best_gaussians(joint, line, FINE if fine else COARSE)[0]
         log_q = Mixture(best.new_zeros(len(best), 1), best[:, :1], best[:, 1:]).log_prob(line.points)
         entry = {"step": float(iteration)} | summarize(mean, log_noise, log_q, rule, line)
         gained = entry["elbo"] - curve["elbo"][-1] if curve else math.inf
         for name, value in entry.items():
             curve.setdefault(name, []).append(value)
-        if last or gained < tolerance:
+        if last or (fine and gained < tolerance):
             break
+        fine = fine or gained < tolerance  # a small gain, or a drop, may be the grid's of the coarse search
         q = (log_q + line.log_weights[:, None]).exp()
         mean = decoder_step(q, x, weight, mean)
         if learn_noise:
