@@ -647,13 +647,20 @@ def test_what_the_records_of_the_photographs_say():
     for seed, fixed in seeds["joint_fixed"].items():
         learned = seeds["joint_learned"][seed]
         assert learned["elbo"] > fixed["elbo"] + 10 * (learned["elbo_error"] + fixed["elbo_error"])
-        assert learned["sigma"] > fixed["sigma"] == pytest.approx(0.05)
-        assert learned["frechet_classifier"] < fixed["frechet_classifier"]  # not the order of Table 1, as the page says
-    (longer,) = [r.metrics for r in found if r.config["joint_steps"] == 3600]
-    for short in [*seeds["joint_fixed"].values(), *seeds["joint_learned"].values()]:
-        assert short["converged"] == longer["converged"] == 1
-        for name in ("elbo", "frechet_classifier", "sigma"):
-            assert longer[name] > short[name], "the longer joint training goes on in the same direction"
+        assert learned["sigma"] > 1.5 * fixed["sigma"] == pytest.approx(0.075)
+        assert learned["frechet_classifier"] > 1.3 * fixed["frechet_classifier"]  # the order of Table 1
+        assert learned["frechet_classifier_without_noise"] > learned["frechet_classifier"]
+    for stage, short in seeds.items():
+        longer = {
+            r.config["seed"]: r.metrics
+            for r in found
+            if (r.config["stage"], r.config["encoder"], r.config["joint_steps"]) == (stage, "diagonal", 3600)
+        }
+        assert set(longer) == {0, 1, 2}
+        for seed in short:
+            assert short[seed]["converged"] == longer[seed]["converged"] == 1
+            for name in ("elbo", "frechet_classifier"):
+                assert longer[seed][name] > short[seed][name], "the longer training goes on in the same direction"
 
 
 def test_what_the_records_at_the_papers_size_say():
@@ -668,31 +675,41 @@ def test_what_the_records_at_the_papers_size_say():
     assert first["elbo"] < -400_000
     assert alone["frechet_classifier"] == first["frechet_classifier"]
     for seed in fixed:
-        assert -2000 < fixed[seed]["elbo"] < 0 < 7000 < learned[seed]["elbo"] < learned[seed]["entropy_bound"]
+        assert -2000 < fixed[seed]["elbo"] < 0 < 10_000 < learned[seed]["elbo"] < learned[seed]["entropy_bound"]
         assert alone["elbo"] < fixed[seed]["elbo"] - 15_000
-        assert 80 * first["frechet_classifier"] < learned[seed]["frechet_classifier"]
+        assert 100 * first["frechet_classifier"] < fixed[seed]["frechet_classifier"]
         apart = fixed[seed]["frechet_classifier_spread"] + learned[seed]["frechet_classifier_spread"]
-        assert learned[seed]["frechet_classifier"] + apart < fixed[seed]["frechet_classifier"]
+        assert fixed[seed]["frechet_classifier"] + 2 * apart < learned[seed]["frechet_classifier"]  # as in Table 1
         assert fixed[seed]["affine_share_support"] > first["affine_share_support"] + 0.2
-        assert learned[seed]["sigma"] > 0.065
+        assert learned[seed]["sigma"] > 0.095
+        # most of the jump is the noise: each at its best noise
+        at_best = [
+            m["elbo"] + best_sigma(m["reconstruction"], m["sigma"], 3 * 64**2)[1]
+            for m in (first, alone, fixed[seed], learned[seed])
+        ]
+        assert -8000 < at_best[0] < -6000 < at_best[1] < at_best[2] - 3000
+        assert 0 < at_best[3] - at_best[2] < 400
     for record in by_stage["joint_fixed"] + by_stage["joint_learned"]:
         distances = record.curve["frechet_classifier"]
         assert distances.index(max(distances)) <= len(distances) // 2
         assert distances[-1] < 0.9 * max(distances)
-        assert distances[2] > 0.7 * max(distances)  # a tenth of the steps
+        assert max(distances[1:3]) > 0.7 * max(distances)  # within a tenth of the steps
         assert record.metrics["converged"] == 1
 
 
 def test_what_the_records_say_of_a_full_covariance():
     """At 16 x 16, seed 0: closer to the truth than with independent coordinates, and still far from it."""
     found = records.load(images.STEM, data="photographs", size=16, seed=0)
-    rows = {(r.config["stage"], r.config["encoder"]): r.metrics for r in found if r.config["joint_steps"] != 3600}
+    short = [r for r in found if r.config["joint_steps"] in (1200, Config().joint_steps)]
+    rows = {(r.config["stage"], r.config["encoder"]): r.metrics for r in short}
     zero, alone = rows["encoder", "full"]["frechet_classifier"], rows["encoder_elbo", "diagonal"]
-    for stage, least, most in (("joint_fixed", 0.80, 0.88), ("joint_learned", 0.72, 0.80)):
+    for stage, least, most in (("joint_fixed", 0.80, 0.88), ("joint_learned", 0.65, 0.75)):
         diagonal, full = rows[stage, "diagonal"], rows[stage, "full"]
         assert least < full["frechet_classifier"] / diagonal["frechet_classifier"] < most
         assert full["frechet_classifier"] > 200 * zero
-        assert 0.5 < full["kl"] / diagonal["kl"] < 0.65
+        assert 0.55 < full["kl"] / diagonal["kl"] < 0.65
+        at_best = [m["elbo"] + best_sigma(m["reconstruction"], m["sigma"], 768)[1] for m in (diagonal, full)]
+        assert at_best[0] + 20 < at_best[1]
         assert full["affine_share_support"] > diagonal["affine_share_support"] - 0.03
         assert alone["elbo"] < min(diagonal["elbo"], full["elbo"])
 
