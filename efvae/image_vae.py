@@ -59,7 +59,7 @@ def best_sigma(reconstruction: float, sigma: float, pixels: int) -> tuple[float,
 
     ::
 
-        R(σ) = E log p(x | z) = −½ (E|x − d(z)|²/σ² + n log 2πσ²),    σ*² = E|x − d(z)|²/n,    R(σ*) − R(σ) ≥ 0
+        R(σ) = E log p(x | z) = −½ (E‖x − d(z)‖²/σ² + n log 2πσ²),    σ*² = E‖x − d(z)‖²/n,    R(σ*) − R(σ) ≥ 0
 
     Args:
         reconstruction: R(σ) in nats per image.
@@ -209,7 +209,7 @@ class ImageVAE(nn.Module):
         Args:
             x: images.
             noise: ε ~ N(0, I), shape ``(b, n_z)``.
-            set_sigma: first set σ_d to its optimum for these images and codes, σ_d² = mean |x − d(z)|²/n. The gradient
+            set_sigma: first set σ_d to its optimum for these images and codes, σ_d² = mean ‖x − d(z)‖²/n. The gradient
                 is then that of the maximum over σ_d, by the envelope theorem; the value is not unbiased, but its error
                 is of the order of one over the number of images. By gradient steps σ_d would lag behind: its slope
                 falls by orders of magnitude in training, which Adam's second moment remembers.

@@ -300,7 +300,7 @@ def mean_of(rows: list[records.Record], name: str) -> float:
 def flat_share(rows: list[records.Record]) -> str:
     """By both rules; the encoder's own objective has one only."""
     if rows[0].config["stage"] == "encoder":
-        return f"{mean_of(rows, 'converged'):.1f}      "
+        return f"{mean_of(rows, 'converged'):.1f} / –  "
     of_all, of_late = (
         statistics.mean(measures.settled(row.curve["elbo"])[rule] for row in rows)
         for rule in ("converged", "converged_after_tenth")
@@ -318,7 +318,7 @@ def at_best_noise(rows: list[records.Record]) -> tuple[float, float]:
 for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
     noise_bound = mean_of(kinds["encoder"], "entropy_bound")
     print(f"{pixels} × {pixels}, {encoder} encoder, {steps} joint steps; bound {noise_bound:.1f} nats")
-    print(f"  {'':13}seeds    ELBO   σ_d   best    ELBO       D    bare affine     KL      flat")
+    print(f"  {'':13}seeds    ELBO   σ_d   best    ELBO       D    bare affine    KL      flat")
     for stage in STAGES:
         if not (found := kinds.get(stage)):
             continue
@@ -327,7 +327,7 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
             f"  {stage:13}{len(found):5} {mean_of(found, 'elbo'):7.0f} {mean_of(found, 'sigma'):5.3f} {best_noise:6.3f}"
             f" {best_elbo:7.0f} {mean_of(found, 'frechet_classifier'):7.1f}"
             f" {mean_of(found, 'frechet_classifier_without_noise'):7.1f}"
-            f" {mean_of(found, 'affine_share_support'):6.2f} {mean_of(found, 'kl'):6.0f} {flat_share(found):>9}"
+            f" {mean_of(found, 'affine_share_support'):6.2f} {mean_of(found, 'kl'):5.0f} {flat_share(found):>9}"
         )
         if len(found) > 2:
             over_seeds = [
@@ -361,16 +361,17 @@ if not by_setting:
 # %% [markdown]
 # ## Along the joint training
 #
-# The largest size that is recorded.
+# The largest size that is recorded, and of its trainings the one with the most seeds.
 
 # %% mystnb={"figure": {"name": "own-image-training", "caption": "Photographs: ELBO, Fréchet distance in classifier features and pixel noise along the joint training, a line for each seed, from the truth with its encoder at step 0. The ELBO is drawn as its distance from the bound, better is higher. Black: the encoder alone by the ELBO, with the decoder of the truth."}, "image": {"alt": "Three panels over the steps of training, for the noise fixed, the noise learned, and the encoder alone. In the first the ELBO rises steeply and then slowly, least far for the encoder alone. In the second the distance jumps from near zero to around two hundred within the first steps and falls slowly later, further with fixed noise; for the encoder alone it stays near zero. In the third the learned noise jumps to nearly four times its first value and falls to twice that value, the others are constant."}}
 largest = max(by_setting) if by_setting else None
 size_shown = largest[0] if largest else 0
-longest = {
-    encoder: by_setting[max(key for key in by_setting if key[:2] == (size_shown, encoder))]
-    for encoder in ("diagonal", "full")
-    if any(key[:2] == (size_shown, encoder) for key in by_setting)
-}
+seeded = {}
+for encoder in ("diagonal", "full"):
+    candidates = [key for key in by_setting if key[:2] == (size_shown, encoder)]
+    if candidates:
+        most = max(candidates, key=lambda key: (len(by_setting[key].get("joint_fixed", [])), key))
+        seeded[encoder] = by_setting[most]
 lines = {}
 for text, encoder, stage in (
     ("noise fixed", "diagonal", "joint_fixed"),
@@ -379,7 +380,7 @@ for text, encoder, stage in (
     ("noise fixed, full covariance", "full", "joint_fixed"),
     ("noise learned, full covariance", "full", "joint_learned"),
 ):
-    if rows_of := longest.get(encoder, {}).get(stage):
+    if rows_of := seeded.get(encoder, {}).get(stage):
         lines[text] = [row.curve for row in rows_of]
 if lines:
     figure = picture_plots.along_training(lines, bound=entropy_bound(3 * size_shown**2, 0.05))
@@ -393,7 +394,7 @@ if lines:
 
 # %%
 def recorded_picture(stage: str) -> torch.Tensor | None:
-    for row in sorted(longest.get("diagonal", {}).get(stage, []), key=lambda row: row.config["seed"]):
+    for row in sorted(seeded.get("diagonal", {}).get(stage, []), key=lambda row: row.config["seed"]):
         path = picture_path(records.results_root() / images.STEM, row.cell)
         if path.is_file():
             return read_picture(path)

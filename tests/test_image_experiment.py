@@ -650,6 +650,13 @@ def test_what_the_records_of_the_photographs_say():
         assert learned["sigma"] > 1.5 * fixed["sigma"] == pytest.approx(0.075)
         assert learned["frechet_classifier"] > 1.3 * fixed["frechet_classifier"]  # the order of Table 1
         assert learned["frechet_classifier_without_noise"] > learned["frechet_classifier"]
+    longest = {
+        r.config["stage"]: r.metrics
+        for r in found
+        if (r.config["encoder"], r.config["joint_steps"]) == ("diagonal", 10000)
+    }
+    assert longest["joint_fixed"]["elbo"] < longest["joint_learned"]["elbo"]
+    assert longest["joint_fixed"]["frechet_classifier"] > 1.2 * longest["joint_learned"]["frechet_classifier"]  # not so
     for stage, short in seeds.items():
         longer = {
             r.config["seed"]: r.metrics
@@ -666,6 +673,8 @@ def test_what_the_records_of_the_photographs_say():
 def test_what_the_records_at_the_papers_size_say():
     """What the page says of them: the order of the ELBOs, the fair start, where the distance is largest, flatness."""
     found = records.load(images.STEM, data="photographs", size=64, encoder="diagonal")
+    longer = {r.config["stage"]: r.metrics for r in found if r.config["joint_steps"] == 8000}
+    found = [r for r in found if r.config["joint_steps"] != 8000]
     by_stage = {stage: [r for r in found if r.config["stage"] == stage] for stage in images.STAGES}
     (first,), (alone,) = ([r.metrics for r in by_stage[stage]] for stage in ("encoder", "encoder_elbo"))
     fixed, learned = (
@@ -689,6 +698,11 @@ def test_what_the_records_at_the_papers_size_say():
         ]
         assert -8000 < at_best[0] < -6000 < at_best[1] < at_best[2] - 3000
         assert 0 < at_best[3] - at_best[2] < 400
+        for stage, short in (("joint_fixed", fixed), ("joint_learned", learned)):
+            assert longer[stage]["elbo"] > short[seed]["elbo"]
+            assert longer[stage]["frechet_classifier"] > 1.4 * short[seed]["frechet_classifier"]
+    spread = sum(longer[stage]["frechet_classifier_spread"] for stage in longer)
+    assert abs(longer["joint_fixed"]["frechet_classifier"] - longer["joint_learned"]["frechet_classifier"]) < spread
     for record in by_stage["joint_fixed"] + by_stage["joint_learned"]:
         distances = record.curve["frechet_classifier"]
         assert distances.index(max(distances)) <= len(distances) // 2

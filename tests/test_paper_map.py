@@ -175,7 +175,7 @@ def test_a_closed_row_links_what_was_found(monkeypatch):
 
 def test_the_photographs_have_their_table_on_the_scoreboard():
     """Mean over seeds beside the bound of 19375.6 nats; a stage without records says so."""
-    rows = records.load("sec4_2_images", **pages.PHOTOGRAPHS)
+    rows = [row for row in records.load("sec4_2_images", **pages.PHOTOGRAPHS) if row.config["joint_steps"] != 8000]
     lines = pages.photographs_section(rows)
     (learned,) = [line for line in lines if line.startswith("| joint training, learned noise")]
     elbos = [row.metrics["elbo"] for row in rows if row.config["stage"] == "joint_learned"]
@@ -185,4 +185,5 @@ def test_the_photographs_have_their_table_on_the_scoreboard():
     longer = [dataclasses.replace(row, config=row.config | {"joint_steps": 20000}) for row in rows[-1:]]
     assert len(pages.photographs_section(rows + longer)) == len(lines) + 1  # a line of its own
     assert sum("| – | – | – | 0 |" in line for line in pages.photographs_section([])) == len(pages.PHOTOGRAPHS_STAGES)
-    assert "\n".join(lines) in pages.scoreboard_page(set())
+    every = pages.photographs_section(records.load("sec4_2_images", **pages.PHOTOGRAPHS))
+    assert "\n".join(every) in pages.scoreboard_page(set())
