@@ -437,7 +437,7 @@ for name, cells in stored.items():
     print()
 
 # %% [markdown]
-# With hidden layers, 8 bits and $e_1$ ({ref}`own-text-deep`): the epoch with the lowest test NELBO, how much higher it is after the last one, how much lower the training NELBO is
+# With hidden layers, 8 bits and $e_1$ ({ref}`what it says <own-text-deep>`): the epoch with the lowest test NELBO, how much higher it is after the last one, how much lower the training NELBO is
 # than with the linear decoder, and the same for the KL term on test; *idle* bits of the model at that epoch.
 
 # %%
