@@ -55,9 +55,8 @@ def iwae_bound(vae: VAE, x: Tensor, samples: int, generator: torch.Generator | N
         log (1/S) Σ_s p(x, z_s) / q(z_s | x),    z_s ~ q(z | x)
 
     Its expectation is the ELBO for S = 1, never falls as S grows, and tends to log p(x) if q is positive wherever
-    the posterior is (Burda, Grosse and Salakhutdinov, 2016). Where q covers
-    one of several modes of the posterior, that may take any number of draws. For S = 1 it has the same mean as
-    :func:`elbo`, which takes the divergence in closed form, and more variance.
+    the posterior is (Burda, Grosse and Salakhutdinov, 2016). Where q covers one of several modes of the posterior, that
+    may take any number of draws.
 
     Args:
         vae: the model.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 
-__all__ = ["Curve", "TrainConfig", "TrainingError", "fit"]
+__all__ = ["Curve", "TrainConfig", "TrainingError", "fit", "not_finite"]
 
 #: Metrics over training, by name; ``step``, ``loss`` and whatever ``evaluate`` returns, lists of one length.
 Curve = dict[str, list[float]]
@@ -133,10 +133,10 @@ def fit(
         value.backward()
         optimizer.step()
         if enter or write:
-            _refuse_infinite(dict(model.named_parameters()), done, config.rate(step))
+            _refuse(not_finite(dict(model.named_parameters())), done, config.rate(step))
         if enter:
             metrics = {"step": float(done), "loss": value.item()} | (evaluate() if evaluate else {})
-            _refuse_infinite(metrics, done, config.rate(step))
+            _refuse(not_finite(metrics), done, config.rate(step))
             for name, number in metrics.items():
                 curve.setdefault(name, []).append(number)
             if progress:
@@ -146,7 +146,15 @@ def fit(
     return curve
 
 
-def _refuse_infinite(values: Mapping[str, Tensor | float], done: int, rate: float) -> None:
+def not_finite(values: Mapping[str, Tensor | float]) -> str | None:
+    """The name of the first of some parameters or metrics that is not finite; None if all are."""
     for name, value in values.items():
-        if not bool(torch.as_tensor(value, dtype=torch.float64).isfinite().all()):
-            raise TrainingError(f"{name} is not finite after step {done}: lower the learning rate ({rate:g})")
+        finite = bool(value.isfinite().all()) if isinstance(value, Tensor) else math.isfinite(value)
+        if not finite:
+            return name
+    return None
+
+
+def _refuse(name: str | None, done: int, rate: float) -> None:
+    if name is not None:
+        raise TrainingError(f"{name} is not finite after step {done}: lower the learning rate ({rate:g})")

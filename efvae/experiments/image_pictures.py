@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from efvae.experiments.image_store import device
 from efvae.experiments.image_truth import Truth
 from efvae.image_vae import ImageVAE
+from efvae.records import write_atomically
 
 __all__ = ["drawn", "picture_path", "read_picture", "reconstructions", "write_picture"]
 
@@ -88,19 +87,10 @@ def write_picture(path: Path, rows: Tensor) -> None:
     grid = grid.permute(0, 3, 1, 4, 2).reshape(n * size, columns * size, 3)
     content = io.BytesIO()
     Image.fromarray(grid.numpy()).save(content, "PNG", optimize=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content.getvalue())
-            file.flush()
-            os.fsync(file.fileno())  # a record that is written next must not be there without it
-        part.replace(path)
+        write_atomically(path, content.getvalue())
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}; name a folder that can be written") from error
-    finally:
-        with contextlib.suppress(OSError):  # there is none, or its folder could not be made
-            part.unlink()
 
 
 def read_picture(path: Path, columns: int = COLUMNS) -> Tensor:

@@ -19,7 +19,7 @@ from efvae import devices
 from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.data.images import scaled
 from efvae.locks import try_lock
-from efvae.train import Curve, TrainingError
+from efvae.train import Curve, TrainingError, not_finite
 
 __all__ = ["Store", "device", "images_in_batches", "placed"]
 
@@ -95,7 +95,7 @@ class Store:
         if path is None:
             return
         tensors = model.state_dict()
-        infinite = _not_finite(tensors)
+        infinite = not_finite(tensors)
         if infinite:
             raise TrainingError(f"{name}: {infinite} is not finite at the end of training: lower its learning rate")
         write_tensors(path, tensors, {"fingerprint": fingerprint, "curve": json.dumps(curve or {})})
@@ -124,7 +124,7 @@ class Store:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
-        infinite = _not_finite(tensors)
+        infinite = not_finite(tensors)
         if infinite:
             raise CheckpointError(
                 f"checkpoint {path} is damaged ({infinite} is not finite): delete it to start anew", path
@@ -140,11 +140,6 @@ class Store:
             )
         model.load_state_dict(tensors)
         return curve
-
-
-def _not_finite(tensors: dict[str, Tensor]) -> str | None:
-    """The first of the tensors that is not finite."""
-    return next((name for name, value in tensors.items() if not bool(value.isfinite().all())), None)
 
 
 def images_in_batches(pixels: Tensor, size: int = 256) -> Iterator[Tensor]:

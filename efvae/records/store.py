@@ -21,12 +21,12 @@ from efvae.values import convert, nearest
 __all__ = ["find", "load", "read", "stored", "write", "write_atomically"]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Put a text file in place in one step; a reader sees the old file or the new one, never a part.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Put a file in place in one step; a reader sees the old file or the new one, never a part.
 
     Args:
         path: where; missing folders are made.
-        text: the whole content.
+        content: all of it; text is written in UTF-8.
 
     Raises:
         OSError: as the operating system reports it; nothing is left behind then.
@@ -37,10 +37,10 @@ def write_atomically(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     scratch = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())  # the rename must not reach the disk before the text does
+            os.fsync(file.fileno())  # the rename must not reach the disk before the content does
         mask = os.umask(0)
         os.umask(mask)
         scratch.chmod(0o666 & ~mask)  # mkstemp makes private files; a record is for everyone
