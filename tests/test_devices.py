@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efvae.devices import DeviceError, Repeated, Streams, current, find, on
+from efvae import devices
+from efvae.devices import DeviceError, Repeated, Streams, arithmetic, current, find, on
+from efvae.experiments import images, text
+from efvae.experiments.image_truth import half_precision
 from tests.pretend import pretended_gpu
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: run this where there is one")
@@ -42,6 +45,42 @@ def test_the_chosen_device_holds_within_its_context(monkeypatch):
         assert not torch.backends.cudnn.allow_tf32
     assert current() == torch.device("cpu")
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_cpu_without_units_for_bfloat16_takes_float32_and_the_record_says_so(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
+    for capable in (True, False):
+        monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda capable=capable: capable)
+        assert arithmetic("bfloat16", gpu) == (torch.bfloat16, "cuda:0")
+        assert arithmetic("float32", cpu) == (torch.float32, "cpu")
+        config = text.Config(corpus="curved", vocabulary=60, epochs=1, epochs_many=0, precision="bfloat16")
+        (trained,) = text.solve([config], progress=lambda line: None)
+        dtype, told = arithmetic("bfloat16", cpu)
+        assert trained.last.dtype == dtype == (torch.bfloat16 if capable else torch.float32)
+        assert trained.record.provenance["device"] == told
+        assert half_precision(images.Config(precision="bfloat16"))._enabled == capable
+    assert told == "cpu, float32 for want of bfloat16 units"
+
+
+@pytest.mark.parametrize("units", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])
+def test_units_for_bfloat16_are_known_by_their_names(monkeypatch, units):
+    plain = {
+        "architecture": "x86_64",
+        "avx512_f": True,
+        "avx512_bf16": False,
+        "cpu_name": "of bf16",
+        "l2_cache_size": 1,
+    }
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: plain, raising=False)
+    assert not devices._multiplies_bfloat16()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: plain | {units: True}, raising=False)
+    assert devices._multiplies_bfloat16()
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    for known in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, known, lambda: False)
+    assert not devices._multiplies_bfloat16()
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert devices._multiplies_bfloat16()
 
 
 def test_repeated_work_is_done_as_often_as_asked():

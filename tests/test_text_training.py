@@ -429,7 +429,7 @@ def test_what_cannot_be_used_or_written_is_one_line_and_exit_code_2(tmp_path, ca
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bits": 9, "estimator": "exact"}, "bits must be at most 8; got 9"),
+        ({"bits": 9, "estimator": "exact", "d_hidden": 1}, "bits must be at most 8 with d_hidden=1; got 9"),
         ({"bits": 10**9}, "bits must be at most 4096"),
         ({"bits": 0}, "bits must be a whole number of at least 1; got 0"),
         ({"encoder": "e4"}, "encoder must be one of e1, e2, e3; got 'e4'"),

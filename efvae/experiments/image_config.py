@@ -59,7 +59,8 @@ class Config:
         encoder_rate, joint_rate: learning rates at the first step; they fall along a half cosine.
         eval_images: images of each sample that a Fréchet distance compares.
         eval_elbo: fresh samples of p* for the ELBO, at least twice ``latent``.
-        precision: of convolutions in training, ``float32`` or ``bfloat16``; evaluation is in float32.
+        precision: of convolutions in training, ``float32`` or ``bfloat16``; evaluation is in float32. A CPU without
+            units for bfloat16 takes float32 for it, see :func:`efvae.devices.arithmetic`.
         on_bad: unreadable images: ``stop``, or ``skip`` them.
 
     Raises:

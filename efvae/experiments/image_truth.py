@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from efvae import dcgan
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.data.images import Images, scaled
+from efvae.devices import arithmetic
 from efvae.experiments.image_config import Config, fingerprint
 from efvae.experiments.image_store import device, images_in_batches, placed
 from efvae.metrics.frechet import Moments, distance, moments
@@ -62,7 +63,8 @@ class Truth:
 
 def half_precision(config: Config) -> torch.autocast:
     """The arithmetic of convolutions in training."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    dtype, _ = arithmetic(config.precision, device())
+    return torch.autocast(device().type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def empty_generator(config: Config) -> nn.Sequential:

@@ -267,8 +267,9 @@ class _Run:
         started = time.monotonic()
         metrics: dict[str, float | None] = {"fid": None, **measure()}
         named = {self.distance if name == "frechet" else name: values for name, values in curve.items()}
+        _, where = devices.arithmetic(config.precision, device())
         record = records.make(STEM, config, metrics, named, seconds=seconds + time.monotonic() - started,
-                              device=str(device()), data_sha256=data, show=_SHOWN[stage])  # fmt: skip
+                              device=where, data_sha256=data, show=_SHOWN[stage])  # fmt: skip
         self.records[stage] = record
         if self.results is not None:
             if picture is not None:  # before the record: what has one is not computed again

@@ -22,7 +22,7 @@ from efvae.records import Record
 from efvae.text.batches import Documents
 from efvae.text.dense import DenseDocuments
 from efvae.text.evaluate import evaluate
-from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH, TextVAE
+from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH, TextVAE, exact_bits
 from efvae.text.retrieval import retrieval_metrics
 from efvae.text.selection import hold_out, lowest
 from efvae.text.training import Corpora, Phase, Run, train_together
@@ -48,7 +48,7 @@ STEM = "sec4_3_text"
 CORPORA = ("20news", "harmonium", "curved")
 ESTIMATORS: dict[str, Callable[[int], Estimator]] = {"arm": ARM, "disarm": DisARM, "exact": lambda _: Exact()}
 FIRST_BIASES = ("random", "frequencies")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = ("float32", "bfloat16")
 
 #: More bits than any hashing asks for; a word table has as many columns.
 MOST_BITS = 4096
@@ -69,7 +69,8 @@ class Config:
         bits: length m of the codes.
         encoder: ``e1``, linear on counts; ``e2``, two hidden layers on frequencies; ``e3``, linear on frequencies.
         d_hidden: hidden layers of the decoder.
-        estimator: ``arm``, as in the paper; ``disarm``; ``exact``, all codes enumerated, up to 8 bits.
+        estimator: ``arm``, as in the paper; ``disarm``; ``exact``, all codes enumerated, up to 8 bits,
+            with a linear decoder up to 20.
         seed: of first weights, order of the documents and codes drawn.
         epochs: with one pair of codes for each document.
         epochs_many: after them, with ``samples_many`` pairs. A checkpoint of the first part serves for both, given the
@@ -83,7 +84,8 @@ class Config:
         vocabulary: number of words K.
         held_out: training documents that are not trained on, but select the epoch; 0: the test set selects it, as in
             the paper.
-        precision: of the large products in training, ``bfloat16`` or ``float32``; evaluation is in float32.
+        precision: of the large products in training, ``bfloat16`` or ``float32``; evaluation is in float32. A CPU
+            without units for bfloat16 takes float32 for it, see :func:`efvae.devices.arithmetic`.
 
     Raises:
         ValueError: a value out of its range.
@@ -124,12 +126,14 @@ class Config:
         )
         if self.bits > MOST_BITS:
             raise ValueError(f"bits must be at most {MOST_BITS}; got {self.bits}")
-        if self.estimator == "exact" and self.bits > LISTED_BITS:
-            raise ValueError(
-                f"estimator=exact enumerates all codes: bits must be at most {LISTED_BITS}; got {self.bits}"
-            )
         if self.d_hidden not in (0, 1, 2):
             raise ValueError(f"d_hidden must be 0, 1 or 2 hidden layers; got {self.d_hidden}")
+        most = exact_bits(self.d_hidden)
+        if self.estimator == "exact" and self.bits > most:
+            raise ValueError(
+                f"estimator=exact enumerates all codes: bits must be at most {most} with d_hidden={self.d_hidden}; "
+                f"got {self.bits}"
+            )
 
 
 @dataclass(frozen=True)
@@ -316,7 +320,7 @@ def _solve(
     first, text = configs[0], corpus(configs[0])
     # only listed codes behind hidden layers need x as a whole
     whole = any(config.d_hidden and config.bits <= LISTED_BITS for config in configs)
-    corpora, kept = _documents(text, first, PRECISIONS[first.precision] if whole else None, device)
+    corpora, kept = _documents(text, first, devices.arithmetic(first.precision, device)[0] if whole else None, device)
     runs = [_run(config, kept, checkpoint, device) for config in configs]
     phases = (
         Phase(first.epochs, ESTIMATORS[first.estimator](1)),
@@ -356,7 +360,7 @@ def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trai
         metrics,
         _thinned(done.curve),
         seconds=done.clock.seconds,
-        device=str(device),
+        device=devices.arithmetic(config.precision, device)[1],
         data_sha256=data_sha256(config),
         show=SHOW,
     )
@@ -384,7 +388,7 @@ def _documents(
 def _run(config: Config, train: WordCounts, checkpoint: Path | None, device: torch.device) -> Run:
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         torch.manual_seed(config.seed)
-        precision = PRECISIONS[config.precision]
+        precision, _ = devices.arithmetic(config.precision, device)
         model = TextVAE(train.n_words, config.bits, config.encoder, config.d_hidden, config.width, precision)
     if config.first_bias == "frequencies":
         model.begin_at(train)

@@ -15,6 +15,8 @@ __all__ = ["LISTED", "expected_partition", "log_sum_exp_product", "word_partitio
 
 #: Most bits of which all codes are listed.
 LISTED = 20
+#: Least sum of float32 powers that is trusted: those that vanished, below 1e-38, are then no part of it.
+LEAST = 1e-25
 #: Numbers in one piece of a large table: it stays in a cache.
 PIECE = 2**19
 
@@ -26,7 +28,9 @@ def word_partition(weight: Tensor, bias: Tensor) -> Tensor:
 
         exp A(W z + a) = Σ_k exp(a_k + ⟨W'_k, z'⟩) exp⟨W''_k, z''⟩
 
-    All terms are positive, so nothing cancels: A has about the rounding error of one number.
+    All terms are positive, so nothing cancels: A has about the rounding error of one number. In float32 terms may
+    vanish, where the words that a half prefers are far from those that the whole code does: then, and on an accelerator
+    always, since it is not asked, float64 is taken within.
 
     Args:
         weight: W, shape ``(K, m)``.
@@ -35,11 +39,16 @@ def word_partition(weight: Tensor, bias: Tensor) -> Tensor:
     Paper: eq-13
     Own: own-text-rbm
     """
+    narrow = weight.dtype != torch.float64
+    if narrow and weight.device.type != "cpu":
+        return word_partition(weight.double(), bias.double()).to(weight.dtype)
     half = weight.shape[1] // 2
     left = all_bits(half, weight) @ weight[:, :half].T + bias
     right = all_bits(weight.shape[1] - half, weight) @ weight[:, half:].T
     shifts = left.detach().amax(1, keepdim=True), right.detach().amax(1, keepdim=True)
     total = (left - shifts[0]).exp() @ (right - shifts[1]).exp().T
+    if narrow and not bool(total.min() > LEAST):  # NaN included: float64 has no fewer
+        return word_partition(weight.double(), bias.double()).to(weight.dtype)
     return (total.log() + shifts[0] + shifts[1].T).flatten()
 
 

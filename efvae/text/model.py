@@ -8,15 +8,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from efvae.estimators import Estimator
+from efvae.estimators import Estimator, Exact
 from efvae.families import Bernoulli, all_bits
 from efvae.networks import mlp
 from efvae.text.batches import Documents
 from efvae.text.dense import AnyBatch, DenseDocuments
 from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
+from efvae.text.listed import LISTED, expected_partition, word_partition
 from efvae.word_counts import WordCounts
 
-__all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE"]
+__all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "exact_bits"]
 
 #: Linear on counts (e1), two hidden layers on frequencies (e2), linear on frequencies (e3).
 ENCODERS = ("e1", "e2", "e3")
@@ -26,6 +27,25 @@ LISTED_BITS = 8
 
 #: Units of a hidden layer, in encoder and decoder.
 WIDTH = 512
+
+#: Codes whose log-partitions a table of all codes gives in the time that one code takes by itself; measured on CPUs.
+_CODES_FOR_ONE = 32
+
+
+def exact_bits(depth: int) -> int:
+    """Most bits whose exact expectations are affordable in training.
+
+    ::
+
+        LISTED_BITS     behind hidden layers each code goes through the network
+        LISTED          an affine decoder's log-partitions of all codes are one product of two tables
+
+    Args:
+        depth: hidden layers of the decoder.
+
+    Own: own-text-rbm
+    """
+    return LISTED_BITS if depth else LISTED
 
 
 class TextVAE(nn.Module):
@@ -126,12 +146,12 @@ class TextVAE(nn.Module):
         def costs(z: Tensor) -> Tensor:
             if layer is not None:
                 return layer.costs(self._hidden(z), batch)
+            if self._table_pays(z[..., 0].numel()):
+                return self._affine_costs(batch, z, self._partition().take(self._place(z)))
             if self.codes is None or len(self.codes) > z[..., 0].numel():
                 return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
             table = code_table(self._hidden(self.codes), self.writer, self.writer_bias, batch, self._products)
-            digits = 2 ** torch.arange(self.bits - 1, -1, -1, device=z.device)
-            place = (z.to(torch.int64) * digits).sum(-1)  # accelerators have no product of whole-number matrices
-            return table.gather(0, place)
+            return table.gather(0, self._place(z))
 
         return costs
 
@@ -140,7 +160,9 @@ class TextVAE(nn.Module):
 
         Own: own-fused-multinomial
         """
-        return None if self.codes is not None else FrozenLayer(self.writer, self.writer_bias, documents.smoothing)
+        if self.codes is not None or self._table_pays(documents.n_documents):
+            return None
+        return FrozenLayer(self.writer, self.writer_bias, documents.smoothing)
 
     def nelbo(
         self, batch: AnyBatch, estimator: Estimator, generator: torch.Generator | None = None
@@ -160,6 +182,8 @@ class TextVAE(nn.Module):
         """
         q = self.posterior(batch)
         kl = self.bits * math.log(2) - q.entropy()
+        if isinstance(estimator, Exact) and self.codes is None and not self.depth:
+            return self._affine_costs(batch, q.mean(), expected_partition(self._partition(), q.eta)) + kl, kl
         return estimator.expectation(q, self.costs(batch), generator) + kl, kl
 
     @torch.no_grad()
@@ -181,6 +205,24 @@ class TextVAE(nn.Module):
         """
         hidden: Tensor = self.hidden_net(z.to(self.writer.dtype))
         return hidden @ self.writer.t() + self.writer_bias
+
+    def _table_pays(self, n_codes: int) -> bool:
+        """Whether the log-partitions of all codes cost less than those of some; an accelerator has products enough."""
+        affine = self.codes is None and not self.depth and self.bits <= LISTED
+        return affine and self.writer.device.type == "cpu" and n_codes * _CODES_FOR_ONE > 2**self.bits
+
+    def _partition(self) -> Tensor:
+        return word_partition(self.writer, self.writer_bias)
+
+    def _affine_costs(self, batch: AnyBatch, z: Tensor, partition: Tensor) -> Tensor:
+        """Costs of an affine decoder where A, or its mean, is known; of mean bits z they are mean costs."""
+        inner = (z * word_sums(self.writer, batch)).sum(-1) + word_sums(self.writer_bias[:, None], batch)[:, 0]
+        return batch.length * partition - inner + batch.saturated
+
+    def _place(self, z: Tensor) -> Tensor:
+        """Where codes stand in counting order."""
+        digits = 2 ** torch.arange(self.bits - 1, -1, -1, device=z.device)
+        return (z.to(torch.int64) * digits).sum(-1)  # accelerators have no product of whole-number matrices
 
     @property
     def _products(self) -> torch.dtype:
