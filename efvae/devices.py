@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
 
-__all__ = ["DeviceError", "Repeated", "Streams", "arithmetic", "current", "find", "on"]
+__all__ = ["DeviceError", "Repeated", "Streams", "arithmetic", "cpu_capabilities", "current", "find", "on"]
 
 _CURRENT: ContextVar[torch.device | None] = ContextVar("device", default=None)
 
@@ -93,9 +93,17 @@ def arithmetic(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
 
 def _multiplies_bfloat16() -> bool:
     """Whether this CPU has units for it, as torch knows; an older torch knows fewer kinds."""
-    if hasattr(torch.cpu, "get_capabilities"):
-        return any(has is True and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items())
+    if known := cpu_capabilities():
+        return any(has is True and name.endswith("bf16") for name, has in known.items())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def cpu_capabilities() -> Mapping[str, object]:
+    """What torch knows of this CPU, by the names of ``torch.cpu.get_capabilities``; nothing where that is not there.
+
+    Own: own-devices
+    """
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 class Repeated:

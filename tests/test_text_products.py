@@ -22,12 +22,25 @@ CPU = torch.device("cpu")
 LARGE = (1024, 512)
 
 
-@pytest.fixture(params=[True, False], ids=["oneDNN", "plain"])
-def mkldnn(request):
+@pytest.fixture(params=["oneDNN", "MKL", "neither"])
+def mkldnn(request, monkeypatch):
+    """Whose products: each is tested on any CPU, whichever is the best one there."""
     before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(request.param)
+    torch._C._set_mkldnn_enabled(request.param == "oneDNN")
+    monkeypatch.setattr(products, "_mkl_is_best", lambda: request.param == "MKL")
     yield request.param
     torch._C._set_mkldnn_enabled(before)
+
+
+def test_float32_products_are_left_to_mkl_on_the_cpus_of_its_maker_only(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    for name, best in (("Intel Xeon", True), ("AMD EPYC 9R14", False), (None, False)):
+        known = {} if name is None else {"cpu_name": name}
+        monkeypatch.setattr(products, "cpu_capabilities", lambda known=known: known)
+        assert products._mkl_is_best.__wrapped__() == best
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    monkeypatch.setattr(products, "cpu_capabilities", lambda: {"cpu_name": "Intel Xeon"})
+    assert not products._mkl_is_best.__wrapped__()
 
 
 def test_memory_is_used_again_and_never_twice_at_a_time():

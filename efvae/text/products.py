@@ -16,6 +16,8 @@ import threading
 import torch
 from torch import Tensor
 
+from efvae.devices import cpu_capabilities
+
 __all__ = ["LOG2_E", "Table", "fresh"]
 
 LOG2_E = math.log2(math.e)
@@ -81,6 +83,15 @@ def _counts() -> bool:
 
 
 @functools.cache
+def _mkl_is_best() -> bool:
+    """Whether torch's own float32 products run at this CPU's full rate: MKL's do on the CPUs of its maker.
+
+    A rule and no measurement, so that a run that goes on after a kill makes its products in the same way.
+    """
+    return torch.backends.mkl.is_available() and str(cpu_capabilities().get("cpu_name", "")).startswith("Intel")
+
+
+@functools.cache
 def _layer(dtype: torch.dtype) -> bool:
     """Whether oneDNN's linear layer is here, takes this type, and is right."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
@@ -115,7 +126,8 @@ class Table:
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, *, pack: bool = False) -> None:
         self.dtype, self.device, self.bias = dtype, weight.device, bias
         on_cpu = self.device.type == "cpu"
-        self.layer = on_cpu and bool(torch._C._get_mkldnn_enabled()) and _layer(dtype)
+        self.plain = on_cpu and dtype == torch.float32 and _mkl_is_best()
+        self.layer = on_cpu and not self.plain and bool(torch._C._get_mkldnn_enabled()) and _layer(dtype)
         if weight.dtype == dtype:
             self.columns = weight
         else:
@@ -179,7 +191,17 @@ class Table:
         if self.layer:
             result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.packed, bias, then, [], "")
             return result
+        if self.plain:
+            return self._plain_product(rows, bias)
         return torch.addmm(bias.to(self.dtype), rows, self.columns.t())
+
+    def _plain_product(self, rows: Tensor, bias: Tensor) -> Tensor:
+        """In memory that is used again, which pays more than the product where that is narrow."""
+        out = fresh((len(rows), len(self.columns)), self.dtype, self.device)
+        if len(rows) < rows.shape[1]:  # another column is a copy of V, but spares a pass over the scores
+            return torch.mm(rows, self.columns.t(), out=out).add_(bias)
+        wider = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
+        return torch.mm(wider, torch.cat([self.columns, bias[:, None]], 1).t(), out=out)
 
 
 def _between(total: Tensor, least: float, most: float) -> bool:
