@@ -133,6 +133,8 @@ def test_scores_and_powers_are_those_of_the_dense_product(mkldnn, dtype, toleran
     shares = torch.rand(7, 90)
     got = table.weighted(shares.to(dtype))
     torch.testing.assert_close(got.double(), shares.double() @ weight.double(), rtol=tolerance, atol=tolerance)
+    got = table.against(shares.to(dtype), h.to(dtype))
+    torch.testing.assert_close(got.double(), shares.double().T @ h.double(), rtol=tolerance, atol=tolerance)
 
 
 def test_no_logit_is_rounded_where_the_layer_makes_the_powers():

@@ -397,16 +397,28 @@ def test_a_cell_that_fails_takes_no_other_with_it(tmp_path):
     assert records.same(text.run(CONFIG, results=tmp_path), text.run(CONFIG))
 
 
-def test_the_time_left_counts_pairs_of_codes(monkeypatch):
+@pytest.mark.parametrize(
+    ("bits", "d_hidden", "left"),
+    [
+        (40, 0, ["21.0", "20.0", "10.0", "0.0"]),  # an epoch with ten pairs takes ten times as long
+        (16, 1, ["21.0", "20.0", "10.0", "0.0"]),
+        (16, 0, ["9.0", "8.0", "4.0", "0.0"]),  # a table of all codes, at the price of four pairs
+        (6, 1, ["3.0", "2.0", "1.0", "0.0"]),  # all codes are listed in any case
+    ],
+)
+def test_the_time_left_counts_pairs_of_codes(monkeypatch, bits, d_hidden, left):
     lines: list[str] = []
-    config = dataclasses.replace(CONFIG, bits=9, epochs=2, epochs_many=2, samples_many=10)
-    clock = iter([0.0, 60.0, 120.0, 720.0, 1320.0])
+    config = dataclasses.replace(
+        CONFIG, bits=bits, d_hidden=d_hidden, batch_size=256, epochs=2, epochs_many=2, samples_many=10
+    )
+    many = 60 * (float(left[1]) - float(left[2]))
+    clock = iter([0.0, 60.0, 120.0, 120.0 + many, 120.0 + 2 * many])
     monkeypatch.setattr(text.time, "monotonic", lambda: next(clock))
     report = text._reporter(config, lines.append)
     run = type("Run", (), {"curve": {"nelbo_train": [1.0], "nelbo_test": [1.0]}})
     for epoch in (1, 2, 3, 4):
         report(epoch, 4, [run])
-    assert [line.split()[-3] for line in lines] == ["21.0", "20.0", "10.0", "0.0"]
+    assert [line.split()[-3] for line in lines] == left
 
 
 def test_what_cannot_be_used_or_written_is_one_line_and_exit_code_2(tmp_path, capsys):

@@ -22,7 +22,7 @@ from efvae.records import Record
 from efvae.text.batches import Documents
 from efvae.text.dense import DenseDocuments
 from efvae.text.evaluate import evaluate
-from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH, TextVAE, exact_bits
+from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH, TextVAE, exact_bits, table_cost
 from efvae.text.retrieval import retrieval_metrics
 from efvae.text.selection import hold_out, lowest
 from efvae.text.training import Corpora, Phase, Run, train_together
@@ -419,10 +419,11 @@ def _thinned(curve: Curve) -> Curve:
 def _reporter(config: Config, progress: Callable[[str], None] | None) -> Callable[[int, int, Sequence[Run]], None]:
     """Lines with NELBO and time left; on a terminal each replaces the one before, else one in a while."""
     begun, printed, first = time.monotonic(), -math.inf, 0
-    # an epoch with many pairs takes as many times longer, but where codes are few enough to be listed
-    many = config.samples_many if 2**config.bits > 2 * config.batch_size else 1
+    # an epoch with many pairs takes as many times longer, but where a table of all codes is cheaper
+    pair = min(2 * config.batch_size, table_cost(config.bits, config.d_hidden))
+    many = min(2 * config.batch_size * config.samples_many, table_cost(config.bits, config.d_hidden)) / pair
 
-    def work(epoch: int) -> int:
+    def work(epoch: int) -> float:
         return min(epoch, config.epochs) + many * max(epoch - config.epochs, 0)
 
     def report(epoch: int, epochs: int, runs: Sequence[Run]) -> None:

@@ -177,7 +177,7 @@ class _CodeCosts(Function):
         # entries are taken off in place. Rounding errors of either product are then relative to the difference.
         batch.subtract(numbers, total / batch.length)
         share = (grad * batch.length / total)[..., None]
-        both = numbers.t() @ _with_one(h, share, numbers.dtype)
+        both = table.against(numbers, _with_one(h, share, numbers.dtype))
         sums = (grad.flatten() @ h.flatten(0, -2)), grad.sum()
         grad_weight = _wide(both[:, : h.shape[-1]]).addcmul_(smoothing[:, None], sums[0], value=-1)
         grad_bias = both[:, h.shape[-1]].float() - sums[1] * smoothing
@@ -203,13 +203,13 @@ class _CodeTable(Function):
         batch, dtype = ctx.batch, numbers.dtype
         if not ctx.needs_input_grad[0]:
             share = (grad @ batch.length / total)[:, None]
-            grad_weight = (numbers.t() @ (share * h).to(dtype)).float() - batch.transposed(grad.t() @ h)
+            grad_weight = ctx.table.against(numbers, (share * h).to(dtype)).float() - batch.transposed(grad.t() @ h)
             grad_bias = (numbers.t() @ share.to(dtype)).float() - batch.transposed(grad.sum(0)[:, None])
             return None, grad_weight, grad_bias[:, 0], None, None
         rounded = grad.to(dtype)
         # both terms from the same rounded weights, so that what they do to all logits of a code nearly cancels
         share = (rounded.float() @ batch.length / total)[:, None]
         residual = torch.addcmul(rounded @ _dense(batch), numbers, -share.to(dtype))
-        grad_weight = _wide(residual.t() @ -h.to(dtype))
+        grad_weight = _wide(ctx.table.against(residual, -h.to(dtype)))
         grad_h = -ctx.table.weighted(residual)
         return grad_h, grad_weight, -residual.sum(0, dtype=torch.float32), None, None

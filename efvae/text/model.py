@@ -17,7 +17,7 @@ from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
 from efvae.text.listed import LISTED, expected_partition, word_partition
 from efvae.word_counts import WordCounts
 
-__all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "exact_bits"]
+__all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "exact_bits", "table_cost"]
 
 #: Linear on counts (e1), two hidden layers on frequencies (e2), linear on frequencies (e3).
 ENCODERS = ("e1", "e2", "e3")
@@ -46,6 +46,20 @@ def exact_bits(depth: int) -> int:
     Own: own-text-rbm
     """
     return LISTED_BITS if depth else LISTED
+
+
+def table_cost(bits: int, depth: int) -> float:
+    """What the log-partitions of all codes cost on a CPU, counted in codes that are each done by itself.
+
+    Args:
+        bits: m.
+        depth: hidden layers of the decoder.
+
+    Own: own-text-rbm
+    """
+    if bits <= LISTED_BITS:
+        return 2.0**bits
+    return math.inf if bits > exact_bits(depth) else 2.0**bits / _CODES_FOR_ONE
 
 
 class TextVAE(nn.Module):
@@ -208,8 +222,8 @@ class TextVAE(nn.Module):
 
     def _table_pays(self, n_codes: int) -> bool:
         """Whether the log-partitions of all codes cost less than those of some; an accelerator has products enough."""
-        affine = self.codes is None and not self.depth and self.bits <= LISTED
-        return affine and self.writer.device.type == "cpu" and n_codes * _CODES_FOR_ONE > 2**self.bits
+        affine = not self.depth and self.bits > LISTED_BITS and self.writer.device.type == "cpu"
+        return affine and n_codes > table_cost(self.bits, self.depth)
 
     def _partition(self) -> Tensor:
         return word_partition(self.writer, self.writer_bias)
