@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.retrieval import random_documents
-from efvae import records
+from efvae import devices, records
 from efvae.data.cache import DataError
 from efvae.data.newsgroups import load_newsgroups
 from efvae.estimators import DisARM
@@ -151,8 +151,8 @@ def floor(corpora: Corpora, depth: int, dtype: torch.dtype) -> float:
         return min(interleaved({str(number): way for number, way in enumerate(ways)}, 15).values())
 
     def product(m: int, k: int, n: int) -> float:
-        a, b, out = (torch.ones(shape, dtype=dtype) for shape in ((m, k), (k, n), (m, n)))
-        return seconds(lambda: torch.mm(a, b, out=out))
+        a, b, out, turned = (torch.ones(shape, dtype=dtype) for shape in ((m, k), (k, n), (m, n), (n, m)))
+        return seconds(lambda: torch.mm(a, b, out=out), lambda: torch.mm(b.t(), a.t(), out=turned))
 
     def exponentials(m: int, kind: torch.dtype) -> float:
         """A product, its exponentials and their sums."""
@@ -244,21 +244,24 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), help="by default what this CPU is faster in")
     parser.add_argument("--record", action="store_true", help="keep the figures under results")
     options = parser.parse_args([] if arguments is None else arguments)
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown part {min(unknown)!r}: expected some of {', '.join(PARTS)}")
     torch.set_num_threads(options.threads)
-    dtype = getattr(torch, options.precision)
-    print(f"{corpus()[2]}, {BITS} bits, {options.threads} threads, {options.precision}, {options.rounds} rounds")
+    dtype, _ = devices.arithmetic("bfloat16", torch.device("cpu"))
+    if options.precision is not None:
+        dtype = getattr(torch, options.precision)
+    precision = str(dtype).removeprefix("torch.")
+    print(f"{corpus()[2]}, {BITS} bits, {options.threads} threads, {precision}, {options.rounds} rounds")
     for part in options.parts or list(PARTS)[:-1]:
         started = time.monotonic()
         figures = PARTS[part](options.rounds, dtype)
         print(f"{part}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
         if options.record:
-            cell = Cell(part, BITS, options.threads, options.precision)
+            cell = Cell(part, BITS, options.threads, precision)
             seconds = time.monotonic() - started
             record = records.make(STEM, cell, figures, {}, seconds=seconds, show=("part", "threads", "precision"))
             records.write(record, records.results_root())

@@ -1,0 +1,93 @@
+"""A step of a text autoencoder with a linear decoder, its log-partitions from a table of all codes or one by one.
+
+Both: the same model, documents and codes, loss, gradients; one process, the ways interleaved, medians over rounds.
+
+``python -m benchmarks.text_listed [--rounds 5] [--threads 1] [--record]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.text_epoch import BATCH, corpus, interleaved
+from efvae import devices, records
+from efvae.estimators import DisARM, Estimator, Exact
+from efvae.text.batches import Documents
+from efvae.text.model import TextVAE
+
+STEM = "benchmark_text_listed"
+BITS, PAIRS = 16, 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a record of this benchmark is of."""
+
+    bits: int
+    pairs: int
+    threads: int
+
+
+class OneByOne(TextVAE):
+    """Each code by itself, however many there are."""
+
+    def _table_pays(self, n_codes: int) -> bool:
+        return False
+
+
+def bench(rounds: int) -> dict[str, float]:
+    """Milliseconds of a step in each way, and how many times faster the table is."""
+    train, _, _ = corpus()
+    batch = next(Documents(train).batches(BATCH))
+    dtype, _ = devices.arithmetic("bfloat16", torch.device("cpu"))
+
+    def step(kind: type[TextVAE], estimator: Estimator) -> Callable[[], None]:
+        torch.manual_seed(0)
+        model, generator = kind(train.n_words, BITS, dtype=dtype), torch.Generator().manual_seed(0)
+
+        def once() -> None:
+            model.zero_grad(set_to_none=True)
+            nelbo, _ = model.nelbo(batch, estimator, generator)
+            nelbo.mean().backward()
+
+        return once
+
+    ways = {
+        "one_by_one": step(OneByOne, DisARM(PAIRS)),
+        "table": step(TextVAE, DisARM(PAIRS)),
+        "exact": step(TextVAE, Exact()),
+    }
+    median = interleaved(ways, rounds)
+    return {
+        **{f"milliseconds_{way}": 1e3 * seconds for way, seconds in median.items()},
+        "ratio": median["one_by_one"] / median["table"],
+        "ratio_exact": median["one_by_one"] / median["exact"],
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the figures; with ``--record`` keep them under results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.text_listed", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--record", action="store_true", help="keep the figures under results")
+    options = parser.parse_args([] if arguments is None else arguments)
+    torch.set_num_threads(options.threads)
+    started = time.monotonic()
+    figures = bench(options.rounds)
+    print(f"{BITS} bits, {PAIRS} pairs: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+    if options.record:
+        cell = Cell(BITS, PAIRS, options.threads)
+        record = records.make(STEM, cell, figures, {}, seconds=time.monotonic() - started, show=("bits", "threads"))
+        records.write(record, records.results_root())
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
