@@ -13,7 +13,7 @@ corpus: str = "curved"  # in {curved, harmonium, 20news}: documents; the first t
 bits: list[int] = [6]  # in [1, 64]: lengths of the codes
 encoders: list[str] = ["e1", "e2", "e3"]  # in {e1, e2, e3}: encoders
 d_hidden: list[int] = [0, 1]  # in [0, 2]: hidden layers of the decoder
-estimator: str = "arm"  # in {arm, disarm, exact}: gradient; exact: up to 8 bits or so
+estimator: str = "arm"  # in {arm, disarm, exact}: gradient; exact: up to 8 bits, with d_hidden 0 up to 20
 seed: int = 0  # in [0, 2**31): of first weights, order and codes
 epochs: int = 60  # in [1, 10**6]: with one pair of codes for each document
 epochs_many: int = 6  # in [0, 10**6]: after them, with ten pairs
@@ -549,11 +549,16 @@ for (prior, m, _, _), found in sorted(direct.items()):
 # an estimator is in it, and several constant learning rates. NELBO: lowest over the epochs. *told*: sum of {eq}`own-bit-information` over the bits, nats, on training documents, at most 5.5; *idle*: bits that tell less than 0.1. *gap*: exact, on test.
 
 # %%
-begun: dict[tuple[str, str], dict[float, list[records.Record]]] = {}
-for record in records.load(text.STEM, corpus="20news", bits=8, d_hidden=0, estimator="exact", epochs=100):
-    c = record.config
-    begun.setdefault((c["first_bias"], c["encoder"]), {}).setdefault(c["learning_rate"], []).append(record)
 columns = ("nelbo_train", "nelbo_test", "kl_test", "gap_test", "bit_information_train", "idle_bits_train")
+
+
+def exact_runs(m: int) -> dict[tuple[str, str], dict[float, list[records.Record]]]:
+    """Runs of 100 epochs with exact gradients, by first bias and encoder, then by rate."""
+    found: dict[tuple[str, str], dict[float, list[records.Record]]] = {}
+    for record in records.load(text.STEM, corpus="20news", bits=m, d_hidden=0, estimator="exact", epochs=100):
+        c = record.config
+        found.setdefault((c["first_bias"], c["encoder"]), {}).setdefault(c["learning_rate"], []).append(record)
+    return found
 
 
 def begun_row(label: str, found: list[records.Record]) -> str:
@@ -562,14 +567,20 @@ def begun_row(label: str, found: list[records.Record]) -> str:
     return f"{label}  {len(found):5}  " + "{:6.1f} {:6.1f} {:5.2f} {:5.1f}  {:4.2f}  {:4.1f}".format(*means)
 
 
-print("first bias   encoder   rate  seeds   train   test    KL   gap  told  idle")
-for (start, encoder), rates in sorted(begun.items()):
-    for rate, found in sorted(rates.items()):
-        print(begun_row(f"{start:12} {encoder:>6}  {rate:5g}", found))
-print("with ARM at the rate of Table 2; its cells, full protocol:")
-for encoder in text.ENCODERS:
-    if found := stored["full"][8, 0, encoder]:
-        print(begun_row(f"{'random':12} {encoder:>6}  {found[0].config['learning_rate']:5g}", found))
+def begun_rows(m: int) -> None:
+    """Those runs, and the cells of Table 2."""
+    print("first bias   encoder   rate  seeds   train   test    KL   gap  told  idle")
+    for (start, encoder), rates in sorted(exact_runs(m).items()):
+        for rate, found in sorted(rates.items()):
+            print(begun_row(f"{start:12} {encoder:>6}  {rate:5g}", found))
+    print("with ARM at the rate of Table 2; its cells, full protocol:")
+    for encoder in text.ENCODERS:
+        if found := stored["full"][m, 0, encoder]:
+            print(begun_row(f"{'random':12} {encoder:>6}  {found[0].config['learning_rate']:5g}", found))
+
+
+begun = exact_runs(8)
+begun_rows(8)
 print("the same in 1000 epochs with one pair, begun at the frequencies; below each row,")
 print("how much lower than the cell above after as many epochs, and than the printed number:")
 lower: dict[str, list[float]] = {}
@@ -650,6 +661,22 @@ for split in ("train", "test"):
     assert values[0] > values[1], "the order of the printed table is turned round"
 
 # %% [markdown]
+# (own-sixteen-bits)=
+# ### Sixteen bits
+#
+# The same with 16 bits, 65536 codes: exact gradients by {eq}`own-partition-table`, the decoder begun at the frequencies, and the cells of the table as far as they have been run in full. The bits can tell 11.1 nats. Below,
+# what each run loses against the best direct fit under uniform bits, and the gap that is left, both exact, on test documents at the epoch that is best there.
+
+# %%
+begun_rows(16)
+fits = [r for key, group in direct.items() if key[:2] == ("uniform", 16) for r in group]
+for (start, encoder), rates in sorted(exact_runs(16).items()) if fits else []:
+    for rate, found in sorted(rates.items()):
+        likelihood, gap = (text_table.values(found, f"{name}_test") for name in ("log_likelihood", "gap"))
+        lost_here = -statistics.fmean(likelihood) - min(text_table.values(fits, "nll_test"))
+        print(f"{start:12} {encoder:>6}  {rate:5g}  lost {lost_here:5.1f}, gap {statistics.fmean(gap):5.1f}")
+
+# %% [markdown]
 # Longer codes: the table's cells with 64 bits, and the same training with a larger rate for $e_3$, 150 epochs instead of 1000.
 
 # %%
@@ -712,12 +739,12 @@ if lost:
 #
 # Stored figures of `python -m benchmarks.text_epoch`: one epoch with 64 bits, $e_1$ and DisARM, on 20 Newsgroups, beside the usual way to write it (dense counts, a DataLoader, `log_softmax`, autograd), interleaved in one
 # process, medians. *floor*: the products, exponentials and the optimiser's memory traffic alone, at the rates of the same machine. *together*: four cells over one pass of the documents against one after the other. *quality*: test NELBO after 30 epochs
-# in both ways, 3 seeds, and the difference over its standard error.
+# in both ways, 3 seeds, and the difference over its standard error. Each in the precision in which that CPU multiplies faster.
 
 # %%
 for record in records.load("benchmark_text_epoch"):
     c, m = record.config, record.metrics
-    print(f"{c['part']}, {c['threads']} threads, {c['precision']}")
+    print(f"{c['part']}, {c['threads']} threads, {c['precision']}, {record.provenance['cpu']}")
     if "ratio" in m:
         print(f"  usual {m['seconds_usual']:.2f} s, ours {m['seconds_fast']:.2f} s, floor {m['seconds_floor']:.2f} s")
         print(f"  {m['ratio']:.1f} times as fast as the usual way, {m['fast_over_floor']:.1f} times the floor")
@@ -725,6 +752,18 @@ for record in records.load("benchmark_text_epoch"):
         print(f"  together {m['seconds_together']:.2f} s, alone {m['seconds_alone']:.2f} s")
     else:
         print(f"  usual {m['nelbo_usual']:.1f}, ours {m['nelbo_fast']:.1f}, difference / standard error {m['z']:+.1f}")
+
+# %% [markdown]
+# Ten pairs of codes for each document with 16 bits and a linear decoder, one step: each code by itself, from the table of all codes ({eq}`own-partition-table`), and the exact expectation from that table
+# (`python -m benchmarks.text_listed`).
+
+# %%
+for record in records.load("benchmark_text_listed"):
+    c, m = record.config, record.metrics
+    print(f"{c['bits']} bits, {c['pairs']} pairs, {c['threads']} thread, {record.provenance['cpu']}")
+    for way, ratio in (("one_by_one", ""), ("table", "ratio"), ("exact", "ratio_exact")):
+        times = f"  {m[ratio]:.1f} times as fast" if ratio else ""
+        print(f"  {way.replace('_', ' '):11} {m[f'milliseconds_{way}']:5.0f} ms{times}")
 
 # %% [markdown]
 # ## What is open

@@ -1,6 +1,6 @@
 """Affine decoders whose log-partitions come from one table of all codes, against one softmax a code.
 
-Labels: own-text-rbm, eq-13, tab-2.
+Labels: own-listed-partition, own-partition-table, eq-13, tab-2.
 """
 
 from __future__ import annotations

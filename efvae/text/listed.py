@@ -37,7 +37,7 @@ def word_partition(weight: Tensor, bias: Tensor) -> Tensor:
         bias: a, shape ``(K,)``.
 
     Paper: eq-13
-    Own: own-text-rbm
+    Own: own-listed-partition
     """
     narrow = weight.dtype != torch.float64
     if narrow and weight.device.type != "cpu":
@@ -59,7 +59,7 @@ def expected_partition(partition: Tensor, logits: Tensor) -> Tensor:
         partition: A for all codes in counting order, shape ``(2**m,)``.
         logits: of the bits, shape ``(n, m)``.
 
-    Own: own-text-rbm
+    Own: own-listed-partition
     """
     half = logits.shape[1] // 2
     laws = []

@@ -43,7 +43,7 @@ def exact_bits(depth: int) -> int:
     Args:
         depth: hidden layers of the decoder.
 
-    Own: own-text-rbm
+    Own: own-listed-partition
     """
     return LISTED_BITS if depth else LISTED
 
@@ -55,7 +55,7 @@ def table_cost(bits: int, depth: int) -> float:
         bits: m.
         depth: hidden layers of the decoder.
 
-    Own: own-text-rbm
+    Own: own-listed-partition
     """
     if bits <= LISTED_BITS:
         return 2.0**bits
