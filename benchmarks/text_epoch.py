@@ -251,7 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown:
         parser.error(f"unknown part {min(unknown)!r}: expected some of {', '.join(PARTS)}")
     torch.set_num_threads(options.threads)
-    dtype, _ = devices.arithmetic("bfloat16", torch.device("cpu"))
+    dtype = devices.arithmetic("bfloat16", torch.device("cpu"))
     if options.precision is not None:
         dtype = getattr(torch, options.precision)
     precision = str(dtype).removeprefix("torch.")

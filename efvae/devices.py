@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import torch
 
-__all__ = ["DeviceError", "Repeated", "Streams", "arithmetic", "cpu_capabilities", "current", "find", "on"]
+__all__ = ["DeviceError", "Repeated", "Streams", "arithmetic", "cpu_capabilities", "current", "described", "find", "on"]
 
 _CURRENT: ContextVar[torch.device | None] = ContextVar("device", default=None)
 
@@ -74,8 +74,8 @@ def on(name: str) -> Iterator[torch.device]:
         _CURRENT.reset(chosen)
 
 
-def arithmetic(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The type to multiply in where a precision is asked for, and how a record's provenance names device and type.
+def arithmetic(precision: str, device: torch.device) -> torch.dtype:
+    """The type to multiply in where a precision is asked for.
 
     bfloat16 is the faster one only where there are units for it: accelerators, and CPUs that say so (AMX, AVX512_BF16,
     Arm's BF16). Other CPUs imitate it, at a fifth of the rate of float32, which is then taken; it is the more precise.
@@ -87,8 +87,20 @@ def arithmetic(precision: str, device: torch.device) -> tuple[torch.dtype, str]:
     Own: own-devices
     """
     if precision == "bfloat16" and device.type == "cpu" and not _multiplies_bfloat16():
-        return torch.float32, "cpu, float32 for want of bfloat16 units"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision], str(device)
+        return torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def described(precision: str, device: torch.device) -> str:
+    """How the provenance of a record names the device: with a note where it takes another type than was asked for.
+
+    Args:
+        precision, device: see :func:`arithmetic`.
+
+    Own: own-devices
+    """
+    as_asked = precision != "bfloat16" or arithmetic(precision, device) == torch.bfloat16
+    return str(device) if as_asked else f"{device}, float32 for want of bfloat16 units"
 
 
 def _multiplies_bfloat16() -> bool:

@@ -573,10 +573,11 @@ def begun_rows(m: int) -> None:
     for (start, encoder), rates in sorted(exact_runs(m).items()):
         for rate, found in sorted(rates.items()):
             print(begun_row(f"{start:12} {encoder:>6}  {rate:5g}", found))
-    print("with ARM at the rate of Table 2; its cells, full protocol:")
-    for encoder in text.ENCODERS:
-        if found := stored["full"][m, 0, encoder]:
-            print(begun_row(f"{'random':12} {encoder:>6}  {found[0].config['learning_rate']:5g}", found))
+    cells = {encoder: stored["full"][m, 0, encoder] for encoder in text.ENCODERS if stored["full"][m, 0, encoder]}
+    if cells:
+        print("with ARM at the rate of Table 2; its cells, full protocol:")
+    for encoder, found in cells.items():
+        print(begun_row(f"{'random':12} {encoder:>6}  {found[0].config['learning_rate']:5g}", found))
 
 
 begun = exact_runs(8)
@@ -739,7 +740,7 @@ if lost:
 #
 # Stored figures of `python -m benchmarks.text_epoch`: one epoch with 64 bits, $e_1$ and DisARM, on 20 Newsgroups, beside the usual way to write it (dense counts, a DataLoader, `log_softmax`, autograd), interleaved in one
 # process, medians. *floor*: the products, exponentials and the optimiser's memory traffic alone, at the rates of the same machine. *together*: four cells over one pass of the documents against one after the other. *quality*: test NELBO after 30 epochs
-# in both ways, 3 seeds, and the difference over its standard error. Each in the precision in which that CPU multiplies faster.
+# in both ways, 3 seeds, and the difference over its standard error. bfloat16 on a CPU with units for it, float32 on one without.
 
 # %%
 for record in records.load("benchmark_text_epoch"):

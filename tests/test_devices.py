@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from efvae import devices
-from efvae.devices import DeviceError, Repeated, Streams, arithmetic, current, find, on
+from efvae.devices import DeviceError, Repeated, Streams, arithmetic, current, described, find, on
 from efvae.experiments import images, text
 from efvae.experiments.image_truth import half_precision
 from tests.pretend import pretended_gpu
@@ -47,19 +47,21 @@ def test_the_chosen_device_holds_within_its_context(monkeypatch):
     assert torch.backends.cudnn.allow_tf32 == before
 
 
-def test_a_cpu_without_units_for_bfloat16_takes_float32_and_the_record_says_so(monkeypatch):
+def test_a_cpu_without_units_for_bfloat16_takes_float32_and_the_record_says_so(monkeypatch, tmp_path):
     cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
     for capable in (True, False):
         monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda capable=capable: capable)
-        assert arithmetic("bfloat16", gpu) == (torch.bfloat16, "cuda:0")
-        assert arithmetic("float32", cpu) == (torch.float32, "cpu")
-        config = text.Config(corpus="curved", vocabulary=60, epochs=1, epochs_many=0, precision="bfloat16")
-        (trained,) = text.solve([config], progress=lambda line: None)
-        dtype, told = arithmetic("bfloat16", cpu)
-        assert trained.last.dtype == dtype == (torch.bfloat16 if capable else torch.float32)
+        assert (arithmetic("bfloat16", gpu), described("bfloat16", gpu)) == (torch.bfloat16, "cuda:0")
+        assert (arithmetic("float32", cpu), described("float32", cpu)) == (torch.float32, "cpu")
+        config = text.Config(corpus="curved", vocabulary=60, bits=6, d_hidden=1, width=16, epochs=1, epochs_many=0,
+                             precision="bfloat16")  # fmt: skip
+        (trained,) = text.solve([config], tmp_path, progress=lambda line: None)
+        told = described("bfloat16", cpu)
+        assert trained.last.dtype == arithmetic("bfloat16", cpu) == (torch.bfloat16 if capable else torch.float32)
         assert trained.record.provenance["device"] == told
         assert half_precision(images.Config(precision="bfloat16"))._enabled == capable
     assert told == "cpu, float32 for want of bfloat16 units"
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2  # neither goes on from the other's checkpoint
 
 
 @pytest.mark.parametrize("units", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])

@@ -222,8 +222,10 @@ def kill_at(patch, module, name, calls):
         patch.setattr(module, name, save)
 
 
-def test_a_full_covariance_runs_through(learned, folder):
+def test_a_full_covariance_runs_through(learned, folder, monkeypatch):
+    monkeypatch.setattr(images.devices, "described", lambda precision, device: f"{device} with {precision}")
     found = images.solve(dataclasses.replace(SMOKE, encoder="full", stage="joint_fixed"), folder / "checkpoints")
+    assert found.records["joint_fixed"].provenance["device"] == f"cpu with {SMOKE.precision}"
     assert found.records["joint_fixed"].metrics["sigma"] == pytest.approx(0.05)
     assert found.vaes["joint_fixed"].posterior(torch.zeros(2, 3, 16, 16)).below is not None
     assert found.truth.decoder.state_dict().keys() == learned.truth.decoder.state_dict().keys()

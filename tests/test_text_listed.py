@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
@@ -16,14 +17,13 @@ from efvae.data.synthetic import curved_law, synthetic_text
 from efvae.estimators import ARM, DisARM, Exact
 from efvae.experiments import text
 from efvae.families import all_bits
-from efvae.text import passes
 from efvae.text.batches import Documents
 from efvae.text.dense import DenseDocuments
 from efvae.text.listed import word_partition
-from efvae.text.model import TextVAE
+from efvae.text.model import TextVAE, table_cost
 from efvae.text.passes import evaluate
 
-K, BITS = 60, 10
+K, BITS, CPU = 60, 10, torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,9 @@ def test_the_exact_nelbo_of_many_bits_is_the_sum_over_all_codes(documents, model
 def test_codes_from_the_table_give_what_each_code_by_itself_gives(documents, model, estimator, monkeypatch):
     batch = next(Documents(documents[0]).batches(40))
     found = []
-    for codes_for_one in (1e-9, 1000):
-        monkeypatch.setattr(text_model, "_CODES_FOR_ONE", codes_for_one)
-        assert model._table_pays(2 * estimator.samples * 40) == (codes_for_one > 1)
+    for cost in (math.inf, 0):
+        monkeypatch.setattr(text_model, "table_cost", lambda *_, cost=cost: cost)
+        assert model._table_pays(2 * estimator.samples * 40) == (cost == 0)
         nelbo, _ = model.nelbo(batch, estimator, torch.Generator().manual_seed(1))
         found.append((nelbo.detach(), gradients(model, nelbo)))
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-4)
@@ -95,22 +95,45 @@ def test_codes_from_the_table_give_what_each_code_by_itself_gives(documents, mod
 
 def test_an_evaluation_from_the_table_is_that_of_each_code(documents, model, monkeypatch):
     found = []
-    for codes_for_one in (1e-9, 1000):
-        monkeypatch.setattr(text_model, "_CODES_FOR_ONE", codes_for_one)
-        monkeypatch.setattr(passes, "PIECE", {"cpu": 40})  # the codes are drawn piece by piece
-        assert (model.frozen(Documents(documents[0])) is None) == (codes_for_one > 1)
+    for cost in (math.inf, 0):
+        monkeypatch.setattr(text_model, "table_cost", lambda *_, cost=cost: cost)
+        assert (model.frozen(Documents(documents[0])) is None) == (cost == 0)
         found.append(evaluate(model, Documents(documents[0]), torch.Generator().manual_seed(1)))
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-4)
 
 
 def test_a_table_is_taken_where_it_is_cheaper_only(model):
-    assert not model._table_pays(2**BITS // text_model._CODES_FOR_ONE)
-    assert model._table_pays(2**BITS // text_model._CODES_FOR_ONE + 1)
+    cost = table_cost(BITS, 0, CPU)
+    assert not model._table_pays(int(cost))
+    assert model._table_pays(int(cost) + 1)
     for bits, depth in ((BITS, 1), (8, 0), (21, 0)):  # hidden layers, codes that are listed, too many codes
         assert not TextVAE(K, bits, depth=depth, width=8)._table_pays(10**9)
+    assert not model.to("meta")._table_pays(10**9)  # no CPU
 
 
-@pytest.mark.parametrize("distance", [30.0, 90.0, 400.0])
+def test_training_from_the_table_is_the_same_to_the_bit(documents, model):
+    """With two threads, and so many codes that torch adds up some gradients in no fixed order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        x = documents[0]
+        batch = next(Documents(x.select(torch.arange(40).repeat(20))).batches(800))
+        found = []
+        for _ in range(4):
+            nelbo, _ = model.nelbo(batch, ARM(25), torch.Generator().manual_seed(1))
+            found.append(torch.autograd.grad(nelbo.sum(), model.writer)[0])
+        assert all(torch.equal(each, found[0]) for each in found)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_more_codes_than_a_table_has_room_for_are_refused(documents):
+    batch = next(Documents(documents[0]).batches(40))
+    with pytest.raises(ValueError, match="enumeration stops"):
+        TextVAE(K, 21).nelbo(batch, Exact())
+
+
+@pytest.mark.parametrize("distance", [30.0, 85.0, 90.0, 400.0])
 def test_log_partitions_survive_halves_of_the_code_that_want_other_words(distance):
     """The words with the largest logit in either half are not those of the whole code; float32 ends at exp(−87)."""
     weight = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.4, 0.4]]).repeat_interleave(2, 1) * distance

@@ -398,23 +398,26 @@ def test_a_cell_that_fails_takes_no_other_with_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("bits", "d_hidden", "left"),
+    ("bits", "d_hidden", "estimator", "device", "left"),
     [
-        (40, 0, ["21.0", "20.0", "10.0", "0.0"]),  # an epoch with ten pairs takes ten times as long
-        (16, 1, ["21.0", "20.0", "10.0", "0.0"]),
-        (16, 0, ["9.0", "8.0", "4.0", "0.0"]),  # a table of all codes, at the price of four pairs
-        (6, 1, ["3.0", "2.0", "1.0", "0.0"]),  # all codes are listed in any case
+        (40, 0, "arm", "cpu", ["21.0", "20.0", "10.0", "0.0"]),  # an epoch with ten pairs takes ten times as long
+        (16, 1, "arm", "cpu", ["21.0", "20.0", "10.0", "0.0"]),
+        (16, 0, "arm", "cuda", ["21.0", "20.0", "10.0", "0.0"]),
+        (12, 0, "arm", "cpu", ["3.0", "2.0", "1.0", "0.0"]),  # one table of all codes in either part
+        (16, 0, "exact", "cpu", ["3.0", "2.0", "1.0", "0.0"]),
+        (6, 1, "arm", "cpu", ["3.0", "2.0", "1.0", "0.0"]),  # all codes are listed in any case
     ],
 )
-def test_the_time_left_counts_pairs_of_codes(monkeypatch, bits, d_hidden, left):
+def test_the_time_left_counts_pairs_of_codes(monkeypatch, bits, d_hidden, estimator, device, left):
     lines: list[str] = []
     config = dataclasses.replace(
-        CONFIG, bits=bits, d_hidden=d_hidden, batch_size=256, epochs=2, epochs_many=2, samples_many=10
-    )
+        CONFIG, bits=bits, d_hidden=d_hidden, estimator=estimator, batch_size=256, epochs=2, epochs_many=2,
+        samples_many=10,
+    )  # fmt: skip
     many = 60 * (float(left[1]) - float(left[2]))
     clock = iter([0.0, 60.0, 120.0, 120.0 + many, 120.0 + 2 * many])
     monkeypatch.setattr(text.time, "monotonic", lambda: next(clock))
-    report = text._reporter(config, lines.append)
+    report = text._reporter(config, lines.append, torch.device(device))
     run = type("Run", (), {"curve": {"nelbo_train": [1.0], "nelbo_test": [1.0]}})
     for epoch in (1, 2, 3, 4):
         report(epoch, 4, [run])

@@ -60,7 +60,8 @@ class Config:
         eval_images: images of each sample that a Fréchet distance compares.
         eval_elbo: fresh samples of p* for the ELBO, at least twice ``latent``.
         precision: of convolutions in training, ``float32`` or ``bfloat16``; evaluation is in float32. A CPU without
-            units for bfloat16 takes float32 for it, see :func:`efvae.devices.arithmetic`.
+            units for bfloat16 takes float32 for it, see :func:`efvae.devices.arithmetic`; a record names what ended
+            its stage, wherever that began.
         on_bad: unreadable images: ``stop``, or ``skip`` them.
 
     Raises:

@@ -63,7 +63,7 @@ class Truth:
 
 def half_precision(config: Config) -> torch.autocast:
     """The arithmetic of convolutions in training."""
-    dtype, _ = arithmetic(config.precision, device())
+    dtype = arithmetic(config.precision, device())
     return torch.autocast(device().type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 

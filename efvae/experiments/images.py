@@ -267,7 +267,7 @@ class _Run:
         started = time.monotonic()
         metrics: dict[str, float | None] = {"fid": None, **measure()}
         named = {self.distance if name == "frechet" else name: values for name, values in curve.items()}
-        _, where = devices.arithmetic(config.precision, device())
+        where = devices.described(config.precision, device())
         record = records.make(STEM, config, metrics, named, seconds=seconds + time.monotonic() - started,
                               device=where, data_sha256=data, show=_SHOWN[stage])  # fmt: skip
         self.records[stage] = record

@@ -84,8 +84,9 @@ class Config:
         vocabulary: number of words K.
         held_out: training documents that are not trained on, but select the epoch; 0: the test set selects it, as in
             the paper.
-        precision: of the large products in training, ``bfloat16`` or ``float32``; evaluation is in float32. A CPU
-            without units for bfloat16 takes float32 for it, see :func:`efvae.devices.arithmetic`.
+        precision: of products with all words in training, ``bfloat16`` or ``float32``; evaluation and tables of all
+            codes are in float32. A CPU without units for bfloat16 takes float32 for it, see
+            :func:`efvae.devices.arithmetic`.
 
     Raises:
         ValueError: a value out of its range.
@@ -320,7 +321,7 @@ def _solve(
     first, text = configs[0], corpus(configs[0])
     # only listed codes behind hidden layers need x as a whole
     whole = any(config.d_hidden and config.bits <= LISTED_BITS for config in configs)
-    corpora, kept = _documents(text, first, devices.arithmetic(first.precision, device)[0] if whole else None, device)
+    corpora, kept = _documents(text, first, devices.arithmetic(first.precision, device) if whole else None, device)
     runs = [_run(config, kept, checkpoint, device) for config in configs]
     phases = (
         Phase(first.epochs, ESTIMATORS[first.estimator](1)),
@@ -335,7 +336,7 @@ def _solve(
             batch_size=first.batch_size,
             order_seed=first.seed,
             checkpoint_every=CHECKPOINTS["cpu" if device.type == "cpu" else "cuda"],
-            progress=_reporter(first, progress),
+            progress=_reporter(first, progress, device),
         )
     except TrainingError as caught:
         error = caught
@@ -360,7 +361,7 @@ def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trai
         metrics,
         _thinned(done.curve),
         seconds=done.clock.seconds,
-        device=devices.arithmetic(config.precision, device)[1],
+        device=devices.described(config.precision, device),
         data_sha256=data_sha256(config),
         show=SHOW,
     )
@@ -388,7 +389,7 @@ def _documents(
 def _run(config: Config, train: WordCounts, checkpoint: Path | None, device: torch.device) -> Run:
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         torch.manual_seed(config.seed)
-        precision, _ = devices.arithmetic(config.precision, device)
+        precision = devices.arithmetic(config.precision, device)
         model = TextVAE(train.n_words, config.bits, config.encoder, config.d_hidden, config.width, precision)
     if config.first_bias == "frequencies":
         model.begin_at(train)
@@ -396,8 +397,10 @@ def _run(config: Config, train: WordCounts, checkpoint: Path | None, device: tor
     shared = records.config_dict(replace(config, epochs_many=0))
     digest = records.config_hash(STEM, shared, data_sha256(config))
     name = records.cell_name(STEM, shared, data_sha256(config), SHOW)
-    if device.type != "cpu":  # another source of random numbers
-        digest, name = f"{digest} {device.type}", f"{name}.{device.type}"
+    # another source of random numbers, or another arithmetic than the one of the name
+    kind = device.type if device.type != "cpu" else str(precision).removeprefix("torch.")
+    if kind not in ("cpu", config.precision):
+        digest, name = f"{digest} {kind}", f"{name}.{kind}"
     path = None if checkpoint is None else checkpoint / f"{name}.safetensors"
     done = Run(model.to(device), config.seed, config.learning_rate, digest, path, name)
     if done.epoch > config.epochs + config.epochs_many:
@@ -416,12 +419,15 @@ def _thinned(curve: Curve) -> Curve:
     return {name: [round(curve[name][index], 3) for index in kept] for name in curve}
 
 
-def _reporter(config: Config, progress: Callable[[str], None] | None) -> Callable[[int, int, Sequence[Run]], None]:
+def _reporter(
+    config: Config, progress: Callable[[str], None] | None, device: torch.device
+) -> Callable[[int, int, Sequence[Run]], None]:
     """Lines with NELBO and time left; on a terminal each replaces the one before, else one in a while."""
     begun, printed, first = time.monotonic(), -math.inf, 0
     # an epoch with many pairs takes as many times longer, but where a table of all codes is cheaper
-    pair = min(2 * config.batch_size, table_cost(config.bits, config.d_hidden))
-    many = min(2 * config.batch_size * config.samples_many, table_cost(config.bits, config.d_hidden)) / pair
+    table = table_cost(config.bits, config.d_hidden, device)
+    one, several = (min(2 * config.batch_size * pairs, table) for pairs in (1, config.samples_many))
+    many = 1.0 if config.estimator == "exact" else several / one
 
     def work(epoch: int) -> float:
         return min(epoch, config.epochs) + many * max(epoch - config.epochs, 0)

@@ -42,7 +42,7 @@ def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None =
 
     Args:
         seconds: wall-clock time of the computation.
-        device: as torch names it, such as "cpu" or "cuda:0".
+        device: as torch names it, such as "cpu" or "cuda:0"; a remark may follow "cpu".
         data_sha256: checksum of the data, or None for data made on the spot.
 
     Own: own-records

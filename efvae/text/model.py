@@ -28,9 +28,6 @@ LISTED_BITS = 8
 #: Units of a hidden layer, in encoder and decoder.
 WIDTH = 512
 
-#: Codes whose log-partitions a table of all codes gives in the time that one code takes by itself; measured on CPUs.
-_CODES_FOR_ONE = 32
-
 
 def exact_bits(depth: int) -> int:
     """Most bits whose exact expectations are affordable in training.
@@ -48,18 +45,26 @@ def exact_bits(depth: int) -> int:
     return LISTED_BITS if depth else LISTED
 
 
-def table_cost(bits: int, depth: int) -> float:
-    """What the log-partitions of all codes cost on a CPU, counted in codes that are each done by itself.
+def table_cost(bits: int, depth: int, device: torch.device) -> float:
+    """What the log-partitions of all codes cost, counted in codes that are each done by itself.
+
+    ::
+
+        2^m / 48 + 5 · 2^(m/2)      affine decoder, 9 to 20 bits, on a CPU: the product of two tables, and the tables;
+                                    fitted to float32 steps of 9 to 17 bits on one CPU
 
     Args:
         bits: m.
         depth: hidden layers of the decoder.
+        device: an accelerator has products enough to do without the table.
 
     Own: own-listed-partition
     """
     if bits <= LISTED_BITS:
         return 2.0**bits
-    return math.inf if bits > exact_bits(depth) else 2.0**bits / _CODES_FOR_ONE
+    if bits > exact_bits(depth) or device.type != "cpu":
+        return math.inf
+    return float(2**bits / 48 + 5 * 2 ** (bits / 2))
 
 
 class TextVAE(nn.Module):
@@ -79,7 +84,8 @@ class TextVAE(nn.Module):
         encoder: one of :data:`ENCODERS`.
         depth: hidden layers of the decoder, 0, 1 or 2.
         width: units of each hidden layer.
-        dtype: of the large matrix products during training; parameters are float32, evaluation always is.
+        dtype: of products with all words during training, one by one or listed up to 8 bits; parameters are float32,
+            evaluation always is.
 
     Raises:
         ValueError: an argument out of its range.
@@ -161,7 +167,9 @@ class TextVAE(nn.Module):
             if layer is not None:
                 return layer.costs(self._hidden(z), batch)
             if self._table_pays(z[..., 0].numel()):
-                return self._affine_costs(batch, z, self._partition().take(self._place(z)))
+                place = self._place(z)
+                # take would add up its gradient in no fixed order
+                return self._affine_costs(batch, z, self._partition().gather(0, place.flatten()).view_as(place))
             if self.codes is None or len(self.codes) > z[..., 0].numel():
                 return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
             table = code_table(self._hidden(self.codes), self.writer, self.writer_bias, batch, self._products)
@@ -170,7 +178,7 @@ class TextVAE(nn.Module):
         return costs
 
     def frozen(self, documents: Documents | DenseDocuments) -> FrozenLayer | None:
-        """The last layer as it is now, for :meth:`costs` of these documents; None if codes are listed.
+        """The last layer as it is now, for :meth:`costs` of these documents; None if all codes are cheaper.
 
         Own: own-fused-multinomial
         """
@@ -196,7 +204,7 @@ class TextVAE(nn.Module):
         """
         q = self.posterior(batch)
         kl = self.bits * math.log(2) - q.entropy()
-        if isinstance(estimator, Exact) and self.codes is None and not self.depth:
+        if isinstance(estimator, Exact) and LISTED_BITS < self.bits <= exact_bits(self.depth):
             return self._affine_costs(batch, q.mean(), expected_partition(self._partition(), q.eta)) + kl, kl
         return estimator.expectation(q, self.costs(batch), generator) + kl, kl
 
@@ -221,9 +229,8 @@ class TextVAE(nn.Module):
         return hidden @ self.writer.t() + self.writer_bias
 
     def _table_pays(self, n_codes: int) -> bool:
-        """Whether the log-partitions of all codes cost less than those of some; an accelerator has products enough."""
-        affine = not self.depth and self.bits > LISTED_BITS and self.writer.device.type == "cpu"
-        return affine and n_codes > table_cost(self.bits, self.depth)
+        """Whether the log-partitions of all codes cost less than those of some; up to 8 bits they are listed."""
+        return self.bits > LISTED_BITS and n_codes > table_cost(self.bits, self.depth, self.writer.device)
 
     def _partition(self) -> Tensor:
         return word_partition(self.writer, self.writer_bias)
