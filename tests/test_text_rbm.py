@@ -140,6 +140,24 @@ def test_the_log_sum_of_a_product(monkeypatch):
     assert torch.autograd.gradcheck(listed.log_sum_exp_product, leaves)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_powers_that_would_vanish_are_normal_numbers_and_change_nothing(dtype):
+    """Else exp takes forty times as long, in products too."""
+    least = torch.finfo(dtype).tiny
+    assert listed._powers(torch.tensor([-1e4, -750.0, -100.0], dtype=dtype)).min() >= least
+    assert listed._powers(torch.tensor([-1e4], dtype=dtype), 20.0).item() == pytest.approx(
+        least * math.exp(20), rel=0.1
+    )
+    generator = torch.Generator().manual_seed(1)
+    u, v = (torch.randn(shape, generator=generator, dtype=dtype) * 30 for shape in ((11, 3), (3, 900)))
+    leaves = u.requires_grad_(), v.requires_grad_()
+    found = []
+    for value in (listed.log_sum_exp_product(u, v), (u.double() @ v.double()).logsumexp(1)):
+        found.append((value.detach().double(), *torch.autograd.grad(value.sum(), leaves)))
+    assert (u @ v).amax() - (u @ v).amin() > 1000
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-4)
+
+
 def test_the_code_tells_the_length_unless_all_partitions_are_equal():
     model = random_rbm(seed=2)
     information = model.length_information(LENGTHS, LOG_LENGTH.exp())
