@@ -151,9 +151,8 @@ def test_powers_that_would_vanish_are_normal_numbers_and_change_nothing(dtype):
     generator = torch.Generator().manual_seed(1)
     u, v = (torch.randn(shape, generator=generator, dtype=dtype) * 30 for shape in ((11, 3), (3, 900)))
     leaves = u.requires_grad_(), v.requires_grad_()
-    found = []
-    for value in (listed.log_sum_exp_product(u, v), (u.double() @ v.double()).logsumexp(1)):
-        found.append((value.detach().double(), *torch.autograd.grad(value.sum(), leaves)))
+    values = listed.log_sum_exp_product(u, v), (u.double() @ v.double()).logsumexp(1)
+    found = [(value.detach().double(), *torch.autograd.grad(value.sum(), leaves)) for value in values]
     assert (u @ v).amax() - (u @ v).amin() > 1000
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-4)
 
