@@ -105,7 +105,7 @@ plt.show()
 # no encoder network with this family, however deep, can do without it. The rest, *amortization*, is the network's: it has to serve all
 # images, and is not trained to the end.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 some = {"train": train[:300], "test": test}  # the best bits for each image take a while
 parts = {}
 print("model             images  log p(x)     ELBO    gap  family  amortization")
