@@ -93,7 +93,9 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
                 kernel_name="python3",
                 cwd=path.resolve().parent,
                 progress_bar=False,
-                extra_arguments=["--log-level=ERROR"],  # else the kernel warns on every start that it uses TCP
+                # else the kernel warns on every start that it uses TCP, and calls the interrupt that begins its
+                # shutdown an error when that finds it busy; what a cell raises is in the notebook
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except Exception as error:  # a failing cell, a kernel that died, a kernel that did not start
             raise RunError(_failure(error, scratch, output)) from error

@@ -76,6 +76,14 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(word) for word in text.split()]
 
 
+def alive(pid: int) -> bool:
+    """Whether the process still runs."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def _files(folder: Path, *patterns: str) -> set[tuple[str, int]]:
     found = set()
     for path in (path for pattern in patterns for path in folder.rglob(pattern)):
@@ -191,16 +199,23 @@ def two_at_once(folder: Path) -> Trial:
 
 def holder_killed(folder: Path) -> Trial:
     """Of two sweeps, the one that computes is killed; the other takes over."""
-    trial, log = Trial(hits=1), folder / "computed"
-    words = [FAULTY, "--grid", "seed=0", "seconds=2"]
-    first = sweeps.start(folder, *words, FAULTY_LOG=str(log))
+    trial, log, free = Trial(hits=1), folder / "computed", folder / "free"
+    words = [FAULTY, "--grid", "seed=0"]
+    first = sweeps.start(folder, *words, FAULTY_LOG=str(log), FAULTY_UNTIL=str(free))
     while not log.exists():
         time.sleep(0.01)
-    second = sweeps.start(folder, *words)
-    time.sleep(1)
+    workers = children(first)
+    second = sweeps.start(folder, *words, FAULTY_LOG=str(log), FAULTY_UNTIL=str(free))
+    told = ""
+    while second.stdout and "another sweep" not in told and (line := second.stdout.readline()):
+        told += line
     first.kill()
-    told, _ = second.communicate()
     first.communicate()
+    while any(map(alive, workers)):
+        time.sleep(0.01)
+    free.touch()
+    told += second.communicate()[0]
+    trial.wrong += ("another sweep" not in told) + abs(len(log.read_text().splitlines()) - 2)
     trial.line = told.splitlines()[-1]
     trial.lost += 1 - len(sweeps.recorded(folder))
     return trial

@@ -308,7 +308,7 @@ def command(*options):
 
 def kill_in(stage: str, folder: Path, delay: float, *options) -> None:
     process = command(*options)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(folder.glob(f"*.{stage}.safetensors")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

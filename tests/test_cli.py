@@ -230,6 +230,13 @@ def test_values_are_really_injected(notebook, tmp_path, capfd):
     assert [p.name for p in out.parent.iterdir()] == ["{seed}.ipynb"]
 
 
+def test_what_the_kernel_logs_about_itself_is_not_told(tmp_path, capfd):
+    path = tmp_path / "noisy.py"
+    path.write_text(f"{NOTEBOOK}\n# %%\nget_ipython().kernel.log.error('interrupted')\n")
+    assert efvae("run", path, "-o", tmp_path / "out.ipynb") == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_a_failing_cell_is_one_line_and_keeps_the_notebook(notebook, tmp_path, capsys):
     out = tmp_path / "out.ipynb"
     assert efvae("run", notebook, "-p", "name", "fail", "-o", out) == 1

@@ -179,11 +179,15 @@ def test_cells_that_run_at_the_same_time_train_a_shared_stage_once(learned, fold
     data = load_images(SMOKE).sha256
     store, mark = Store(tmp_path / "checkpoints"), fingerprint(SMOKE, data, "gan")
     store.path("gan", mark, "model").unlink()
-    trained = []
+    trained, told = [], [""]
 
     def train_gan(*_):
         trained.append(1)
-        time.sleep(1)
+        for _ in range(3000):  # half a minute at most: until the other has seen the lock
+            if "waiting for another process that trains gan" in told[0]:
+                break
+            time.sleep(0.01)
+            told[0] += capfd.readouterr().err
         return copy.deepcopy(learned.truth.decoder), learned.records["gan"].curve | {
             "frechet": learned.records["gan"].curve["frechet_classifier"]
         }
@@ -201,7 +205,7 @@ def test_cells_that_run_at_the_same_time_train_a_shared_stage_once(learned, fold
     assert len(found) == 2
     assert trained == [1]
     assert records.same(*found)
-    assert "waiting for another process that trains gan" in capfd.readouterr().err
+    assert "waiting for another process that trains gan" in told[0]
     assert not list(store.folder.glob(".*.lock"))
 
 

@@ -61,20 +61,13 @@ def test_a_sweep_of_many_cells_killed_at_random_moments_loses_what_it_was_at(tmp
         workers = faults.children(process)
         process.kill()
         process.communicate()
-        while any(map(alive, workers)):
+        while any(map(faults.alive, workers)):
             time.sleep(0.01)
         now = set(recorded(tmp_path))  # each one whole
         assert before <= now
         before = now
         assert len(computed(log)) - len(now) <= 2 * kills
     assert len(before) < 120
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def computed(log: Path) -> list[str]:
@@ -96,8 +89,8 @@ def test_a_terminated_or_interrupted_sweep_leaves_nothing_running(tmp_path):
             assert last(told) == "interrupted: the same command continues it"
             assert errors == "efvae: interrupted\n"
         for _ in range(1000):
-            time.sleep(0.01 * alive(child))
-        assert not alive(child)
+            time.sleep(0.01 * faults.alive(child))
+        assert not faults.alive(child)
 
 
 # --- two at once ---------------------------------------------------------------------------------------------------
@@ -116,15 +109,21 @@ def test_two_sweeps_at_once_share_the_work(tmp_path):
 
 
 def test_what_a_killed_sweep_computed_is_taken_over_by_the_one_that_waits(tmp_path):
-    log, words = tmp_path / "log", [FAULTY, "--grid", "seed=0", "seconds=2"]
-    first = start(tmp_path, *words, FAULTY_LOG=str(log))
+    log, free, words = tmp_path / "log", tmp_path / "free", [FAULTY, "--grid", "seed=0"]
+    environment = {"FAULTY_LOG": str(log), "FAULTY_UNTIL": str(free)}
+    first = start(tmp_path, *words, **environment)
     while not log.exists():
+        assert first.poll() is None
         time.sleep(0.01)
-    second = start(tmp_path, *words, FAULTY_LOG=str(log))
+    (child,) = faults.children(first)
+    second = start(tmp_path, *words, **environment)
     assert "another sweep computes this; waiting for it" in (second.stdout.readline() + second.stdout.readline())
     first.kill()
-    told, _ = second.communicate(timeout=300)
     first.communicate()
+    while faults.alive(child):
+        time.sleep(0.01)
+    free.touch()
+    told, _ = second.communicate(timeout=300)
     assert (second.returncode, last(told)) == (0, "1 done, 0 skipped, 0 failed")
     assert computed(log) == ["0 fine"] * 2
     assert left_behind(tmp_path) == []

@@ -59,6 +59,9 @@ def _compute(config: Config, results: Path) -> Record:
     if log := os.environ.get("FAULTY_LOG"):  # one line for each computation: double work shows
         with Path(log).open("a") as file:
             file.write(f"{config.seed} {config.kind}\n")
+    if held := os.environ.get("FAULTY_UNTIL"):  # computing, until the test says that it is done
+        while not Path(held).exists():
+            time.sleep(0.01)
     time.sleep(config.seconds)
     if config.kind == "nan":
         raise FloatingPointError("the loss is nan")
