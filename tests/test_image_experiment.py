@@ -137,6 +137,52 @@ def test_finished_stages_are_not_computed_again(learned, folder, monkeypatch):
     assert images.run(SMOKE, results=folder / "results") == learned.records["joint_learned"]
 
 
+def test_what_is_measured_otherwise_is_not_trained_again(learned, folder, monkeypatch):
+    trained: list[str] = []
+
+    class Trained(Exception):  # noqa: N818 - it ends a run, it is no error
+        pass
+
+    def reached(name):
+        def train(*_):
+            trained.append(name)
+            raise Trained
+
+        return train
+
+    for name in ("gan", "encoder", "joint"):
+        monkeypatch.setattr(images, f"train_{name}", reached(name))
+    found = images.solve(dataclasses.replace(SMOKE, eval_elbo=600), folder / "checkpoints")
+    for stage in ("encoder", "joint_learned"):
+        before, after = learned.records[stage], found.records[stage]
+        assert after.cell != before.cell
+        assert after.curve == before.curve
+        assert after.metrics["elbo"] == pytest.approx(before.metrics["elbo"], abs=8 * before.metrics["elbo_error"])
+        assert after.metrics["elbo_error"] != before.metrics["elbo_error"]
+    changes = {  # and what the curve of a training depends on is
+        "joint": {"joint_steps": 61},
+        "encoder": {"sigma": 0.06},  # the generator is the same, its samples are not
+        "gan": {"eval_images": 256},  # fewer to choose it by
+    }
+    for stage, change in changes.items():
+        with pytest.raises(Trained):
+            images.solve(dataclasses.replace(SMOKE, **change), folder / "checkpoints")
+        assert trained.pop() == stage
+    noisier = dataclasses.replace(SMOKE, stage="gan", sigma=5.0)
+    found = images.solve(noisier, folder / "checkpoints")
+    assert needed(noisier).sigma == 5.0
+    assert found.records["gan"].cell != learned.records["gan"].cell
+    assert found.records["gan"].metrics["classes_covered"] != learned.records["gan"].metrics["classes_covered"]
+
+
+def test_images_beyond_those_that_choose_it_do_not_train_a_generator_again():
+    few, more, most = (dataclasses.replace(SMOKE, eval_images=n) for n in (512, 2048, 200_000))
+    for stage in ("gan", "encoder", "joint_learned"):
+        marks = [fingerprint(config, "d", stage) for config in (few, more, most)]
+        assert marks[0] != marks[1]
+        assert (marks[1] == marks[2]) == (stage != "joint_learned")
+
+
 def test_a_refresh_that_is_killed_loses_no_record(learned, folder, tmp_path, monkeypatch):
     shutil.copytree(folder / "results", tmp_path / "results")
     path = tmp_path / "results" / images.STEM / f"{learned.records['joint_learned'].cell}.json"
@@ -736,6 +782,6 @@ def test_what_the_records_say_of_a_full_covariance():
 
 def test_needed_keeps_what_a_stage_uses():
     assert needed(SMOKE, "gan").gan_steps == SMOKE.gan_steps
-    assert needed(SMOKE, "gan").sigma == Config().sigma
+    assert needed(dataclasses.replace(SMOKE, sigma=0.1), "gan").sigma == 0.1
     assert needed(dataclasses.replace(SMOKE, seed=5), "encoder").seed == 0
     assert needed(dataclasses.replace(SMOKE, seed=5)).seed == 5

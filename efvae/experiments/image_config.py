@@ -17,7 +17,7 @@ from efvae.dcgan import SIZES
 from efvae.image_vae import ENCODERS
 from efvae.values import check_fields
 
-__all__ = ["DATA", "STAGES", "STEM", "Config", "fingerprint", "load_images", "needed"]
+__all__ = ["CHOICE_IMAGES", "DATA", "STAGES", "STEM", "Config", "fingerprint", "load_images", "needed"]
 
 STEM = "sec4_2_images"
 STAGES = ("gan", "encoder", "encoder_elbo", "joint_fixed", "joint_learned")
@@ -27,10 +27,12 @@ PRECISIONS = ("float32", "bfloat16")
 CELEBA_IMAGES = 202599
 SYNTHETIC_IMAGES = 4096
 
+#: Images of a generator, at most, by which the best one is chosen.
+CHOICE_IMAGES = 2048
 #: Fields that a stage is the first to use; an earlier stage does not depend on them.
-_FIRST_USED = {
-    "gan": (),
-    "encoder": ("sigma", "encoder", "encoder_steps", "encoder_rate", "eval_elbo"),
+_FIRST_USED: dict[str, tuple[str, ...]] = {
+    "gan": ("sigma",),
+    "encoder": ("encoder", "encoder_steps", "encoder_rate", "eval_elbo"),
     "encoder_elbo": ("seed", "joint_steps", "joint_rate"),
 }
 
@@ -128,7 +130,10 @@ def needed(config: Config, stage: str | None = None) -> Config:
 
 
 def fingerprint(config: Config, data_sha256: str, stage: str, part: str = "") -> str:
-    """Hash of what a stored model of a stage must agree in.
+    """Hash of what a stored model of a stage, and the curve of its training, must agree in.
+
+    What only its measurement at the end depends on is not part of it: of another ``eval_elbo``, or for the stages up to
+    ``encoder`` of more ``eval_images``, the model is the same and only measured anew.
 
     Args:
         config: of any stage.
@@ -138,7 +143,11 @@ def fingerprint(config: Config, data_sha256: str, stage: str, part: str = "") ->
 
     Paper: sec-4-2
     """
-    plain = records.config_dict(needed(config, stage))
+    plain = records.config_dict(needed(config, stage)) | {"eval_elbo": None}
+    if stage == "gan":
+        plain["sigma"] = None  # of the samples that are counted by class
+    if stage in ("gan", "encoder"):
+        plain["eval_images"] = min(config.eval_images, CHOICE_IMAGES)
     return hashlib.sha256(json.dumps([plain, data_sha256, part], sort_keys=True).encode()).hexdigest()
 
 

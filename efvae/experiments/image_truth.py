@@ -15,7 +15,7 @@ from efvae import dcgan
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.data.images import Images, scaled
 from efvae.devices import arithmetic
-from efvae.experiments.image_config import Config, fingerprint
+from efvae.experiments.image_config import CHOICE_IMAGES, Config, fingerprint
 from efvae.experiments.image_store import device, images_in_batches, placed
 from efvae.metrics.frechet import Moments, distance, moments
 from efvae.train import Curve, TrainingError
@@ -113,7 +113,7 @@ def train_gan(
     source = torch.Generator(device()).manual_seed(config.truth_seed)
     told = fingerprint(config, images.sha256, "gan", "state")
     held_out = moments(images_in_batches(images.test), features)
-    variance = _variance(scaled(images.test[:: max(1, len(images.test) // 2048)]))
+    variance = _variance(scaled(images.test[:: max(1, len(images.test) // CHOICE_IMAGES)]))
     pixels, start, curve = images.train.to(device()), 0, Curve()
     if checkpoint is not None and checkpoint.exists():
         start, curve = load_checkpoint(checkpoint, model, optimizer, source, told)
@@ -169,7 +169,7 @@ def _look(config: Config, model: nn.ModuleDict, features: Callable[[Tensor], Ten
                                        for _ in range(8)))  # fmt: skip
     with torch.no_grad():
         made = torch.cat([settled(torch.randn(256, config.latent, generator=source, device=device()))
-                          for _ in range(-(-min(config.eval_images, 2048) // 256))])  # fmt: skip
+                          for _ in range(-(-min(config.eval_images, CHOICE_IMAGES) // 256))])  # fmt: skip
     if not bool(made.isfinite().all()):  # no distance is defined then
         raise TrainingError(f"the GAN's images are not finite at step {done}: lower gan_rate ({config.gan_rate:g})")
     metrics = {
