@@ -133,7 +133,7 @@ def score(target: Target, root: Path | None = None) -> Row:
     if values:
         mean = math.fsum(values) / len(values)
         ours = f"{mean:.{decimals}f}"
-        spread = f"{statistics.stdev(values):.{decimals}f}" if len(values) >= SEEDS_FOR_SPREAD else ""
+        spread = _digits(statistics.stdev(values), decimals) if len(values) >= SEEDS_FOR_SPREAD else ""
         slack = 1e-9 * abs(float(target.paper))  # -3.64 is within 0.01 of -3.65, whatever binary fractions say
         hit = abs(mean - float(target.paper)) <= float(target.tolerance) + slack
         verdict = "within tolerance" if hit else "miss"
@@ -141,6 +141,12 @@ def score(target: Target, root: Path | None = None) -> Row:
     count = str(len(values))
     head = (target.item, target.quantity, target.unit, target.paper)
     return Row(*head, ours, spread, count, target.tolerance, verdict, record, target.source)
+
+
+def _digits(spread: float, decimals: int) -> str:
+    """With one significant digit at least: a spread of 0.00004 is not one of 0.0000."""
+    least = -math.floor(math.log10(spread)) if spread > 0 else 0
+    return f"{spread:.{max(decimals, least)}f}"
 
 
 def _records(target: Target, root: Path | None) -> list[Record]:

@@ -65,7 +65,8 @@ if results_dir:
 
 # %%
 paper = [target for target in scoreboard.targets() if target.item == "app-c1"]
-stored = records.load(artificial.STEM, encoder="factorized", distance=1.0)
+recorded = replace(artificial.RECORDED, encoder="factorized")
+stored = records.load_like(artificial.STEM, recorded)
 for target in paper:
     name, printed, tolerance = target.metric, float(target.paper), float(target.tolerance)
     values = [record.metrics[name] for record in stored]
@@ -230,7 +231,7 @@ plt.show()
 # there is nothing to trade: the gap closes, the likelihood stays.
 
 # %%
-tight = records.load(artificial.STEM, encoder="states", distance=1.0)
+tight = records.load_like(artificial.STEM, replace(recorded, encoder="states"))
 worst = {name: max(abs(record.metrics[name]) for record in tight) for name in ("gap_joint", "approximation_error")}
 print(
     f"{len(tight)} stored seeds, largest gap {worst['gap_joint']:.1e}, largest loss {worst['approximation_error']:.1e}"
@@ -262,9 +263,10 @@ def columns(rows: list[records.Record]) -> dict[str, list[float]]:
 
 
 figure = plots.distances(
-    columns(records.load(artificial.STEM, encoder="oracle")),
-    columns(records.load(artificial.STEM, encoder="factorized", seed=0)),
-    columns(records.load(artificial.STEM, encoder="states", seed=0)),
+    *(
+        columns(records.load_like(artificial.STEM, replace(recorded, encoder=name), free=["distance"]))
+        for name in ("oracle", "factorized", "states")
+    )
 )
 plt.show()
 print(f"oracle at scale {distance:g}")

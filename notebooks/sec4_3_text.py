@@ -36,7 +36,7 @@ import statistics
 import matplotlib.pyplot as plt
 import torch
 
-from efvae import records, text_claims, text_table
+from efvae import records, scoreboard, text_claims, text_table
 from efvae.data import synthetic
 from efvae.experiments import text, text_rbm, text_words
 from efvae.families import all_bits
@@ -307,31 +307,61 @@ print(neighbours_text(codes, train, test, 0, (trained[0].vocabulary, trained[0].
 # ## Table 2, the full protocol
 #
 # From here on everything is read from stored records of runs on 20 Newsgroups, `results/sec4_3_text`; nothing depends on the parameters above.
-# The protocol is {ref}`the paper's <app-c2>`; numbers are relative to the saturated multinomial. A number within 1 % or 3 % of the printed one is said to be, everything
-# else is a miss; a standard deviation is shown from three seeds on. The {doc}`../book/scoreboard` has another rule, set before the runs: a miss is what is more than 3 nats off.
+# The protocol is {ref}`the paper's <app-c2>`; numbers are relative to the saturated multinomial. The verdict here is relative: within 1 % or 3 % of the printed number, which are about 4 and 12 nats, or further. With a linear decoder and 16 bits or more the printed
+# test values of $e_2$ and $e_3$ are 3 to 4 nats apart: 1 % does not tell those two apart. The {doc}`../book/scoreboard` has a stricter rule, set before the runs: what is more than 3 nats off is a miss there, and the last line counts by it. A standard deviation is shown from three seeds on.
 
 # %%
 paper = text_table.printed()
 stored = {name: text_table.cells_of(protocol) for name, protocol in text_table.PROTOCOLS.items()}
 rows = {name: text_table.entries(cells, paper) for name, cells in stored.items()}
+tolerance = {float(target.tolerance) for target in scoreboard.targets() if target.item == "tab-2"}
+
+
+def by_the_scoreboard(found: list[text_table.Entry]) -> str:
+    """How many are within the scoreboard's tolerance, in words."""
+    (nats,) = tolerance
+    off = [abs(row.difference) for row in found if row.difference is not None]
+    return f"within {nats:g} nats: {sum(difference <= nats for difference in off)} of {len(off)}"
+
+
 print(text_table.PROTOCOLS["full"].name)
 print(text_table.told(rows["full"]))
+print(by_the_scoreboard(rows["full"]))
+assert all(3 <= paper["test", (m, 0, "e3")] - paper["test", (m, 0, "e2")] <= 4 for m in (16, 32, 64))
 
 # %% [markdown]
 # ## Table 2, its 1-sample part
 #
-# The first 1000 of the 1500 epochs, which is what could be computed for more than 8 bits without a GPU. The printed numbers are those of the whole
+# The protocol without its 500 epochs with ten pairs, which is what could be computed for more than 8 bits without a GPU. The printed numbers are those of the whole
 # training, so that a number of ours may lie above. For each number that is more than 1 % off the change over the last epochs is given: where the NELBO is still falling at the end, the epochs that are left out are at least part of
 # the reason. Whether they are all of it is open until they are run.
 
 # %%
 print(text_table.PROTOCOLS["one-sample"].name)
 print(text_table.told(rows["one-sample"]))
+print(by_the_scoreboard(rows["one-sample"]))
 for row in rows["one-sample"]:
     if row.verdict in ("within 3 %", "miss"):
         (m, depth, encoder), curve = row.cell, stored["one-sample"][row.cell][0].curve
         late = curve[f"nelbo_{row.split}"][-1] - curve[f"nelbo_{row.split}"][-1 - len(curve["epoch"]) // 10]
         print(f"{row.split}, {m} bits, layers {depth}, {encoder}: {late:+.1f} over the last tenth of the epochs")
+
+# %% [markdown]
+# Cells that have both: these are separate runs, most of them of another processor with other arithmetic, although the first 1000 epochs of both are the same training. So their lowest NELBO in these epochs shows
+# how far two runs of one cell and one seed may lie apart; that is the precision of a cell with a single seed, against which verdicts, and the scoreboard's tolerance of 3 nats, have to be held.
+
+# %%
+print("bits layers encoder seed  split   1-sample part   full, same epochs   apart")
+for cell, found in stored["one-sample"].items():
+    for short, whole in itertools.product(found, stored["full"][cell]):
+        if short.config["seed"] == whole.config["seed"]:
+            for split in ("train", "test"):
+                lows = [
+                    min(v for e, v in zip(r.curve["epoch"], r.curve[f"nelbo_{split}"], strict=True) if e <= 1000)
+                    for r in (short, whole)
+                ]
+                told = f"{lows[0]:13.1f} {lows[1]:19.1f} {lows[1] - lows[0]:+7.1f}"
+                print(f"{cell[0]:4} {cell[1]:6} {cell[2]:>7} {short.config['seed']:4}  {split:6} {told}")
 
 # %% mystnb={"figure": {"name": "own-text-table", "caption": "Table 2 as a picture. Lines with open marks: the printed numbers. Filled marks: our runs with the full protocol. Crosses: our runs of its 1-sample part. Cells without a mark of ours are open. NELBO relative to the saturated multinomial."}, "image": {"alt": "Six panels, training documents on the left and test documents on the right, decoders with no, one and two hidden layers from top to bottom, NELBO against 8, 16, 32 and 64 bits for three encoders. The printed lines are in the order e1, e2, e3 from low to high. Our marks lie near the lines of the top row where there are any."}}
 figure = plots.table_2(
@@ -404,10 +434,11 @@ for encoder in text.ENCODERS:
             idle = statistics.fmean(text_table.values(found, "idle_bits_train"))
             row = f"{encoder:>7} {estimator:>9} {aside:8} {len(found):5} {told[0]} {told[1]}"
             print(f"{row}   {selected} {idle:4.1f}")
-            if estimator == "disarm":  # in training it ends below each run with ARM
-                assert max(text_table.values(found, "nelbo_train")) < min(
-                    text_table.values(stored["full"][8, 0, encoder], "nelbo_train")
-                )
+            if estimator == "disarm":  # in training it ends below each run with ARM, on test not with e1
+                of_arm = stored["full"][8, 0, encoder]
+                assert max(text_table.values(found, "nelbo_train")) < min(text_table.values(of_arm, "nelbo_train"))
+                ends = [max(text_table.values(some, "nelbo_test")) for some in (found, of_arm)]
+                assert 0 < ends[0] - ends[1] < 1 if encoder == "e1" else ends[0] < ends[1] - 1
 
 # %% [markdown]
 # ## The paper's conclusions
@@ -437,40 +468,40 @@ for name, cells in stored.items():
     print()
 
 # %% [markdown]
-# With hidden layers, 8 bits and $e_1$ ({ref}`what it says <own-text-deep>`): the epoch with the lowest test NELBO, how much higher it is after the last one, how much lower the training NELBO is
-# than with the linear decoder, and the same for the KL term on test; *idle* bits of the model at that epoch.
+# With hidden layers, 8 bits and $e_1$ ({ref}`what it says <own-text-deep>`): the epoch with the lowest test NELBO, how much higher it is after the last one, and how much lower the training NELBO is
+# than with the linear decoder, whose first row is for comparison. *KL*: on test, at that epoch and after the last one; *told*, *idle*: what the bits tell of the test documents, and those that tell less than a tenth of a nat, of the model at that epoch.
 
 # %%
 (linear, *_), deeper = stored["full"][8, 0, "e1"], [stored["full"][8, depth, "e1"] for depth in (1, 2)]
-print("layers seed  epoch  test rises by  train lower by  KL lower by  idle")
-for found in deeper:
-    for record in found:
-        m, base = record.metrics, linear.metrics
-        rise, gain, less = (
-            m["nelbo_test_last"] - m["nelbo_test"], base["nelbo_train"] - m["nelbo_train"], base["kl_test"] - m["kl_test"],
-        )  # fmt: skip
-        shown = f"{m['epoch_test']:6.0f} {rise:14.1f} {gain:15.1f} {less:12.1f} {m['idle_bits_test']:5.0f}"
-        print(f"{record.config['d_hidden']:6} {record.config['seed']:4} {shown}")
+print("layers seed  epoch  test rises by  train lower by  KL there, last  told  idle")
+for record in [linear, *itertools.chain.from_iterable(deeper)]:
+    m, base = record.metrics, linear.metrics
+    rise, gain = m["nelbo_test_last"] - m["nelbo_test"], base["nelbo_train"] - m["nelbo_train"]
+    shown = f"{m['epoch_test']:6.0f} {rise:14.1f} {gain:15.1f} {m['kl_test']:9.2f} {record.curve['kl_test'][-1]:6.2f}"
+    shown += f" {m['bit_information_test']:5.2f} {m['idle_bits_test']:5.0f}"
+    print(f"{record.config['d_hidden']:6} {record.config['seed']:4} {shown}")
+    if record is not linear:
         assert m["epoch_test"] < 100
         assert min(rise, gain) > 40
-        assert less > 1.5
-        assert m["idle_bits_test"] == 0
+        assert base["kl_test"] - m["kl_test"] > 1.5  # of an early epoch and a late one
+        assert 0 < linear.curve["kl_test"][-1] - record.curve["kl_test"][-1] < 0.3
+        assert m["idle_bits_test"] == 0 < base["idle_bits_test"]
 
 # %% [markdown]
 # ## What the table does not show
 #
-# Of the stored runs, test documents: the gap between likelihood and ELBO with its two parts, by enumeration for 8 and 16 bits; for longer codes (~) estimated on some documents by annealed
-# importance sampling, the family part by posteriors that are fitted to each document. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
+# Of the stored runs, test documents: the gap between likelihood and ELBO with its two parts, by enumeration for 8 and 16 bits; for longer codes (~) estimated on 200 documents by annealed
+# importance sampling, with the standard error of their mean, the family part by posteriors that are fitted to each document. With 64 bits the errors are as large as the differences between encoders. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
 #
 # Two distances from a consistent model, both the root mean square of what the best affine function of the code leaves of $\log p(x \mid z)$, in nats. *affine* {eq}`own-text-affine` is over the codes that the encoder uses for any document; most of
-# them are next to impossible for the one at hand, and there the two may differ by tens of nats at no cost to the gap. *own* is over the codes of the document's own posterior: half of its square is the family part,
-# to second order. *precision*: share of the query's newsgroup among the 100 nearest training documents. A dash: not computed.
+# them are next to impossible for the one at hand, and there the two may differ by tens of nats at no cost to the gap. *own* is over the codes of the document's own posterior: to second order half of its square is the family part; how many times that the family part
+# of the stored runs is, stands below. *precision*: share of the query's newsgroup among the 100 nearest training documents; *median*: the same with each bit cut at its median over the training documents. A dash: not computed.
 
 
 # %%
 for name, cells in stored.items():
     print(text_table.PROTOCOLS[name].name.split(":")[0])
-    print("bits layers encoder       gap family  amortization  affine    own  precision  median")
+    print("bits layers encoder       gap       family  amortization  affine    own  precision  median")
     for (m, depth, encoder), found in cells.items():
         if found:
             gaps = [text_table.values(found, f"{metric}_test") for metric in ("gap", "gap_family", "gap_amortization")]
@@ -488,10 +519,20 @@ for name, cells in stored.items():
             shown = [number(values, "6.2f" if exact else "6.1f") for values in gaps]
             errors = [value for value in text_table.values(found, "gap_amortization_se_test") if value > 0]
             shown[2] += f" ± {statistics.fmean(errors):4.2f}" if errors else " " * 7
+            sampled = text_table.values(found, "gap_ais_se_test")
+            shown[0] += f" ± {statistics.fmean(sampled):3.1f}" if sampled and not exact else " " * 6
             shown += [number(text_table.values(found, name), form) for name, form in zip(others, forms, strict=True)]
             sign = " " if exact else "~"
             print(f"{m:4} {depth:6} {encoder:>7}  {sign} " + " ".join(shown))
     print()
+second_order = sorted(
+    r.metrics["gap_family_test"] / (r.metrics["distance_posterior_test"] ** 2 / 2)
+    for r in records.load(text.STEM, corpus="20news")
+    if None not in (r.metrics.get("gap_family_test"), r.metrics.get("distance_posterior_test"))
+)
+print(f"family part over half of own²: median {statistics.median(second_order):.1f} of {len(second_order)} runs,")
+print(f"from {second_order[0]:.1f} to {second_order[-1]:.1f}: the expansion tells the order of magnitude")
+assert 1 < statistics.median(second_order) < 5
 for record in records.load(text_words.STEM):
     for label, metric in (("raw counts", "counts"), ("tf-idf", "tf_idf")):
         print(f"precision of the words, {label:13} {record.metrics[f'precision_at_100_{metric}']:.3f}")
@@ -505,7 +546,11 @@ for (m, depth, encoder), found in stored["one-sample"].items():
         one_sample.setdefault(encoder, {})[m] = values
 if one_sample:
     (of_words,) = records.load(text_words.STEM, words=10000, k=100)
-    names = {"tf-idf": "precision_at_100_tf_idf", "raw counts": "precision_at_100_counts"}
+    names = {
+        "tf-idf": "precision_at_100_tf_idf",
+        "raw counts": "precision_at_100_counts",
+        "random order": "precision_chance",
+    }
     figure = precision(one_sample, {label: of_words.metrics[metric] for label, metric in names.items()})
     plt.show()
 
@@ -606,7 +651,8 @@ assert min(lower["e1"]) > 5
 assert max(map(abs, lower["e3"])) < 3  # where the printed protocol ends, too
 
 # %% [markdown]
-# The same at one rate for each encoder, the best of these for the decoder that begins at the frequencies, over three seeds. *lost*: log-likelihood lost against the best direct fit under uniform bits, test documents.
+# The same at one rate for each encoder, the best of these for the decoder that begins at the frequencies, over three seeds. *lost*: log-likelihood lost against the best direct fit under uniform bits, on training and on test documents. The approximation
+# error {eq}`eq-2` is about the law that is trained on; on test the direct fit has overfitted, too, and less seems lost.
 
 # %%
 best_fit = {
@@ -636,16 +682,21 @@ for encoder in text.ENCODERS:  # the rates were chosen by the training NELBO of 
         for rate, found in begun["frequencies", encoder].items()
     }
     assert seeded["frequencies", encoder][0] == min(of_seed_0, key=of_seed_0.__getitem__)
-print("first bias   encoder   rate          train           test       KL  told  lost   gap")
+print("first bias   encoder   rate          train           test       KL  told  lost train, test   gap")
 for (start, encoder), (rate, found) in seeded.items():
     spreads = [text_table.mean_and_spread(text_table.values(found, f"nelbo_{split}")) for split in ("train", "test")]
-    kl, informed, likelihood, gap = (
-        statistics.fmean(text_table.values(found, name))
-        for name in ("kl_test", "bit_information_train", "log_likelihood_test", "gap_test")
+    kl, informed, gap = (
+        statistics.fmean(text_table.values(found, name)) for name in ("kl_test", "bit_information_train", "gap_test")
     )
     told = "   ".join(f"{mean:6.1f} ± {spread:4.1f}" for mean, spread in spreads)
-    lost_here = -likelihood - best_fit["test"]
-    print(f"{start:12} {encoder:>6}  {rate:5g}  {told}    {kl:4.2f}  {informed:4.2f}  {lost_here:4.1f}  {gap:4.1f}")
+    lost_here = [-statistics.fmean(text_table.values(found, f"log_likelihood_{s}")) - best_fit[s] for s in best_fit]
+    print(
+        f"{start:12} {encoder:>6}  {rate:5g}  {told}    {kl:4.2f}  {informed:4.2f}  {lost_here[0]:10.1f}, {lost_here[1]:4.1f}"
+        f"  {gap:4.1f}"
+    )
+    if start == "frequencies" and encoder != "e2":
+        assert lost_here[0] < 3
+        assert lost_here[1] < 2
     assert idle_free(found) if start == "frequencies" else not idle_free(found)
 best = {encoder: seeded["frequencies", encoder][1] for encoder in text.ENCODERS if ("frequencies", encoder) in seeded}
 for other in ("e2", "e3"):
@@ -731,32 +782,37 @@ for record in sorted(
 
 # %% [markdown]
 # So the NELBO of a stored run with a linear decoder is made of three parts: what is left when this decoder is fitted by its likelihood; the likelihood that the training with an
-# encoder loses against that, the approximation error {eq}`eq-2` and whatever the optimiser left undone; and the gap. A run with exact gradients, where there is one, is free of the estimator's noise. Both are at the epoch that is best on test.
+# encoder loses against that, the approximation error {eq}`eq-2` and whatever the optimiser left undone; and the gap. The figure has this on test documents; {eq}`eq-2` is about the law that is trained on, and the prints give the training documents beside it, each at the epoch that is best for its
+# split. A run with exact gradients, where there is one, is free of the estimator's noise.
 
 # %% mystnb={"figure": {"name": "own-text-lost", "caption": "Stored runs on 20 Newsgroups, test documents, linear decoder, as far as there are both a run with an encoder and a direct fit under uniform bits: what the ELBO lacks to the log-likelihood of the direct fit. The gap is exact."}, "image": {"alt": "Stacked bars for the encoders. The likelihood lost against the direct fit is the larger part, the gap the smaller one, and nearly all of the gap is amortization."}}
-lost: dict[str, dict] = {}
-for name, cells in stored.items():
+lost: dict[str, dict[str, dict]] = {split: {} for split in text_table.SPLITS}
+for (name, cells), split in itertools.product(stored.items(), text_table.SPLITS):
     for (m, depth, encoder), found in cells.items():
         fits = [record for key, group in direct.items() if key[:2] == ("uniform", m) for record in group]
         likelihood, *gap = (
-            text_table.values(found, metric)
-            for metric in ("log_likelihood_test", "gap_family_test", "gap_amortization_test")
+            text_table.values(found, f"{metric}_{split}")
+            for metric in ("log_likelihood", "gap_family", "gap_amortization")
         )
         if depth == 0 and fits and likelihood:
-            best = min(text_table.values(fits, "nll_test"))
-            lost.setdefault(f"{m} bits, {text_table.PROTOCOLS[name].name.split(':')[0]}", {})[encoder] = {
+            best = min(text_table.values(fits, f"nll_{split}"))
+            lost[split].setdefault(f"{m} bits, {text_table.PROTOCOLS[name].name.split(':')[0]}", {})[encoder] = {
                 "log-likelihood lost to the direct fit": -statistics.fmean(likelihood) - best,
                 "gap, family part": statistics.fmean(gap[0]),
                 "gap, amortization part": statistics.fmean(gap[1]),
             }
-for title, bars in lost.items():
-    print(title)
-    for encoder, stack in bars.items():
-        print(f"  {encoder}  lost {{:.1f}}, family {{:.1f}}, amortization {{:.1f}}".format(*stack.values()))
-for stack in lost.get("8 bits, full protocol", {}).values():
-    likelihood_lost, family, amortization = stack.values()
-    assert likelihood_lost > family + amortization
-    assert family < 0.1 * amortization
+for split, titled in lost.items():
+    for title, bars in titled.items():
+        print(f"{title}, {split}")
+        for encoder, stack in bars.items():
+            print(f"  {encoder}  lost {{:.1f}}, family {{:.1f}}, amortization {{:.1f}}".format(*stack.values()))
+for titled in lost.values():
+    for encoder, stack in titled.get("8 bits, full protocol", {}).items():
+        likelihood_lost, family, amortization = stack.values()
+        in_training = lost["train"]["8 bits, full protocol"][encoder]["log-likelihood lost to the direct fit"]
+        assert titled is lost["train"] or 0.4 < likelihood_lost / in_training < 0.6
+        assert likelihood_lost > family + amortization
+        assert family < 0.1 * amortization
 for record in records.load(text.STEM, corpus="20news", estimator="exact", d_hidden=0):
     c, m = record.config, record.metrics
     if c["epochs"] == 100:  # those are in the tables above
@@ -766,8 +822,8 @@ for record in records.load(text.STEM, corpus="20news", estimator="exact", d_hidd
         less = -m["log_likelihood_test"] - min(text_table.values(fits, "nll_test"))
         print(f"{c['bits']} bits, {c['encoder']}, exact gradients, {c['epochs']} epochs at {c['learning_rate']:g}")
         print(f"  NELBO {m['nelbo_test']:.1f}: lost {less:.1f}, gap {m['gap_test']:.1f}")
-if lost:
-    figure = plots.parts(lost, "nats a document")
+if lost["test"]:
+    figure = plots.parts(lost["test"], "nats a document")
     plt.show()
 
 # %% [markdown]

@@ -52,8 +52,8 @@ assert statistics.mean(hidden) < statistics.mean(linear)  # a layer mends this p
 # shrinks.
 
 # %%
-mixture = records.load(artificial.STEM, encoder="factorized", distance=1.0)
-curve = records.load(spiral.STEM, encoder="gaussian", noise=0.6)
+mixture = records.load_like(artificial.STEM, artificial.RECORDED)
+curve = records.load_like(spiral.STEM, spiral.RECORDED["gaussian"])
 pairs = {
     "four Gaussians": (mixture, ("negative_entropy", "log_likelihood_joint"), ("gap_pretrained", "gap_joint")),
     "spiral": (curve, ("log_likelihood_encoder", "log_likelihood_fixed"), ("gap_encoder", "gap_fixed")),
@@ -72,7 +72,7 @@ for title, (rows, likelihood, gap) in pairs.items():
 
 # %%
 for encoder in ("gaussian", "mixture"):
-    rows = records.load(spiral.STEM, encoder=encoder, noise=0.6)
+    rows = records.load_like(spiral.STEM, spiral.RECORDED[encoder])
     bent = " to ".join(shown(column(rows, f"bent_{stage}")) for stage in ("encoder", "fixed"))
     lost = [r.metrics["log_likelihood_encoder"] - r.metrics["log_likelihood_fixed"] for r in rows]
     print(f"{encoder:9} encoder: bent {bent}\n{'':19}likelihood lost {shown(lost)}")
@@ -85,7 +85,7 @@ for encoder in ("gaussian", "mixture"):
 sizes = sorted({r.config["size"] for r in records.load(images.STEM, data="photographs")})
 for size in sizes:
     for stage in ("encoder", "joint_fixed", "joint_learned"):
-        rows = records.load(images.STEM, data="photographs", stage=stage, encoder="diagonal", size=size)
+        rows = records.load(images.STEM, data="photographs", stage=stage, encoder="diagonal", size=size, truth_seed=0)
         for steps in sorted({r.config["joint_steps"] for r in rows}):
             some = [r for r in rows if r.config["joint_steps"] == steps]
             elbo, frechet = column(some, "elbo"), column(some, "frechet_classifier")

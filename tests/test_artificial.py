@@ -347,6 +347,9 @@ def test_appendix_page_shows_the_centers_of_the_code():
     (row,) = re.findall(r"^\| center \|(.*)\|$", page, re.MULTILINE)
     shown = [tuple(float(v) for v in re.findall(r"-?[\d.]+", cell)) for cell in row.split("|")]
     assert shown == list(CENTERS)
+    again = re.findall(r"\\mu\^\*_\{([01]{2})\} = \((.*?)\)", (ROOT / "book/sec4_1_artificial.md").read_text("utf-8"))
+    assert [code for code, _ in again] == ["00", "01", "10", "11"]
+    assert [tuple(map(float, pair.split(","))) for _, pair in again] == list(CENTERS)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -215,6 +215,10 @@ def test_load_filters_by_config_and_names_a_mistyped_field(tmp_path):
     assert records.load("sec9_other", tmp_path, anything=1) == []
     with pytest.raises(RecordError, match="did you mean 'encoder'"):
         records.load("sec9_test", tmp_path, encodr="oracle")
+    like = records.load_like("sec9_test", Config(encoder="oracle", seed=7), tmp_path)
+    assert {(r.config["encoder"], r.config["seed"]) for r in like} == {("oracle", 0), ("oracle", 1)}
+    assert len(records.load_like("sec9_test", Config(), tmp_path, free=["seed", "encoder"])) == 4
+    assert records.load_like("sec9_test", Config(lr=0.5), tmp_path) == []
 
 
 def test_find_returns_the_record_of_this_config_and_data_only(tmp_path):

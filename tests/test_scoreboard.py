@@ -2,12 +2,15 @@
 
 import csv
 import dataclasses
+import shutil
 import statistics
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from efvae import cli, records, scoreboard
+from efvae.experiments import artificial
 from efvae.records import RecordError
 from efvae.scoreboard import Target
 
@@ -86,6 +89,26 @@ def test_records_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     store(tmp_path, -3.7, seed=1, steps=20)
     with pytest.raises(RecordError, match="the records differ in steps; add it to 'where'"):
         scoreboard.score(TARGET, tmp_path)
+
+
+def test_a_run_with_other_settings_changes_no_row(tmp_path):
+    """What the sweep of the README adds to the committed records, for instance."""
+    root = Path(__file__).resolve().parents[1] / "results"
+    shutil.copytree(root / artificial.STEM, tmp_path / artificial.STEM)
+    shutil.copy(root / "paper_values.csv", tmp_path)
+    mine = [target for target in scoreboard.targets() if target.stem == artificial.STEM]
+    before = [scoreboard.score(target, tmp_path) for target in mine]
+    (known, *_) = records.load_like(artificial.STEM, artificial.RECORDED, tmp_path)
+    for encoder in artificial.ENCODERS:
+        other = records.make(artificial.STEM, artificial.Config(encoder), known.metrics, {}, seconds=0)
+        records.write(other, tmp_path)
+    assert [scoreboard.score(target, tmp_path) for target in mine] == before
+
+
+def test_a_small_spread_keeps_a_digit(tmp_path):
+    for seed, elbo in enumerate((-3.7, -3.70003, -3.70006)):
+        store(tmp_path, elbo, seed=seed)
+    assert scoreboard.score(TARGET, tmp_path).spread == "0.00003"
 
 
 def test_a_wrong_metric_or_filter_is_named(tmp_path):

@@ -35,7 +35,7 @@ from efvae.models import VAE, Conditional, Prior
 NOISE = 0.6
 TINY = {"conditional_steps": 3, "encoder_steps": 3, "joint_steps": 4, "batch_size": 8, "width": 4}
 ROOT = records.project_root()
-STORED = {name: records.load(spiral.STEM, ROOT / "results", encoder=name, noise=0.6) for name in spiral.ENCODERS}
+STORED = {name: records.load_like(spiral.STEM, spiral.RECORDED[name], ROOT / "results") for name in spiral.ENCODERS}
 
 
 def model(components: int, seed: int = 0, *, bent: bool = True) -> SpiralVAE:

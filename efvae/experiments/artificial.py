@@ -25,7 +25,7 @@ from efvae.records import Record
 from efvae.train import Curve, TrainConfig, fit
 from efvae.values import check_fields
 
-__all__ = ["ENCODERS", "STEM", "Config", "Solution", "run", "solve"]
+__all__ = ["ENCODERS", "RECORDED", "STEM", "Config", "Solution", "run", "solve"]
 
 STEM = "sec4_1_artificial"
 ENCODERS = ("factorized", "states", "oracle")
@@ -78,6 +78,10 @@ class Config:
             least={"seed": 0, "pretrain_steps": 1, "joint_steps": 1, "batch_size": 1, "width": 1},
             positive=("distance", "sigma", "learning_rate"),
         )
+
+
+#: Settings of the committed records, which the pages show; others in the same folder are not meant.
+RECORDED = Config(pretrain_steps=4000, joint_steps=6000, batch_size=1024)
 
 
 @dataclass(frozen=True)

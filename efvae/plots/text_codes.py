@@ -38,7 +38,8 @@ def precision(
     every = sorted({m for of_bits in found.values() for m in of_bits})
     for name, value in baselines.items():
         ax.axhline(value, color="0.55", linewidth=0.8)
-        ax.annotate(name, (every[0], value), (0, 2), textcoords="offset points", fontsize=8, color="0.35")
+        ax.annotate(name, (1, value), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                    va="center", fontsize=8, color="0.35")  # fmt: skip
     ax.set_xscale("log", base=2)
     ax.set_xticks(every, [str(m) for m in every])
     ax.minorticks_off()

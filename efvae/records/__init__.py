@@ -9,7 +9,7 @@ Own: own-records
 from efvae.records.command import main
 from efvae.records.origin import project_root, provenance, results_root
 from efvae.records.record import Record, RecordError, cell_name, config_dict, config_hash, make, same
-from efvae.records.store import find, load, read, stored, write, write_atomically
+from efvae.records.store import find, load, load_like, read, stored, write, write_atomically
 
 __all__ = [
     "Record",
@@ -19,6 +19,7 @@ __all__ = [
     "config_hash",
     "find",
     "load",
+    "load_like",
     "main",
     "make",
     "project_root",

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from efvae.records.origin import results_root
 from efvae.records.record import Record, RecordError, config_dict, config_hash, refuse_invalid
 from efvae.values import convert, nearest
 
-__all__ = ["find", "load", "read", "stored", "write", "write_atomically"]
+__all__ = ["find", "load", "load_like", "read", "stored", "write", "write_atomically"]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -196,6 +196,23 @@ def load(stem: str, root: Path | None = None, **where: object) -> list[Record]:
         if records and key not in known:
             raise RecordError(f"no record in {folder} has {key!r} in its config: {nearest(key, known)}")
     return [record for record in records if all(_matches(record.config, key, where[key]) for key in where)]
+
+
+def load_like(stem: str, config: object, root: Path | None = None, free: Sequence[str] = ("seed",)) -> list[Record]:
+    """Load the records of a configuration, whatever the named fields are, sorted by file name.
+
+    Args:
+        stem: see :func:`load`.
+        config: the configuration.
+        root: see :func:`load`.
+        free: fields in which the records may differ from it and from each other.
+
+    Raises:
+        RecordError: a corrupt file, or a field that no record of this stem has.
+
+    Own: own-records
+    """
+    return load(stem, root, **{key: value for key, value in config_dict(config).items() if key not in free})
 
 
 def _matches(config: Mapping[str, Any], key: str, wanted: object) -> bool:
