@@ -135,6 +135,8 @@ def best_bound(
 
     Paper: cor-2, eq-1b, eq-2
     """
+    if not len(starts):
+        raise ValueError("best_bound: needs at least one start")
     bits, size, shape = all_bits(n_bits), starts[0].numel(), starts[0].shape
     # In η the curvature at x is proportional to p_d(x), which spans many orders: scaled, it is of order one.
     scale = data.clamp(min=1e-8).sqrt()[:, None]
@@ -154,7 +156,5 @@ def best_bound(
         first = torch.cat([start.flatten(), (torch.logit(marginals, 1e-3) * scale).flatten()])
         point = maximize(bound, first, max_evaluations)
         ends.append((float(bound(point)), point[:size].reshape(shape)))
-    if not ends:
-        raise ValueError("best_bound: needs at least one start")
     theta = maximize(envelope, max(ends, key=lambda end: end[0])[1], polish)
     return BestBound(float(envelope(theta)), float((torch.logsumexp(log_joint(theta), 0) * data).sum()), theta)

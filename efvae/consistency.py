@@ -14,7 +14,7 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
-from efvae.exact import Rule, log_posterior, mean_field
+from efvae.exact import Rule, log_posterior, mean_field, require_finite
 from efvae.families import Bernoulli, all_bits
 from efvae.minimal import extend, span
 from efvae.models import VAE, Conditional, Prior
@@ -73,12 +73,19 @@ def posterior_gap(log_joint: Tensor, n_bits: int) -> Tensor:
     Its gradient is that of the KL at the fixed best q (envelope theorem), so differentiating needs no second search.
 
     Args:
-        log_joint: log p(x, z) up to a constant for each x, codes in counting order, shape ``(2**n_bits, *batch)``.
+        log_joint: log p(x, z) up to a constant for each x, codes in counting order, shape ``(2**n_bits, *batch)``;
+            finite.
         n_bits: number of latent bits.
+
+    Raises:
+        ValueError: a code of probability zero, or something that is not finite.
 
     Paper: eq-1b, eq-3, fig-1
     """
+    require_finite("posterior_gap", log_joint)
     batch = log_joint.shape[1:]
+    if not log_joint.numel():
+        return log_joint.sum(0)
     q = _best_factorized(log_joint.detach().flatten(1), n_bits)
     log_q = q.log_prob(all_bits(n_bits)[:, None]).reshape(-1, *batch)
     log_post = log_joint - torch.logsumexp(log_joint, 0)
@@ -221,8 +228,7 @@ class PixelPair:
 
         Paper: eq-3, fig-1
         """
-        fixed, free = (torch.atanh((w / 2).tanh().prod(-1)) for w in (self.fixed, theta))
-        return -fixed.sum() - self.copies * free
+        return -_pull(self.fixed).sum() - self.copies * _pull(theta)
 
     def consistent_curve(self, u: Tensor, sign: float) -> Tensor:
         """The consistent set as a curve, shape ``(*batch, 2)``; one of two branches.
@@ -240,11 +246,17 @@ class PixelPair:
 
         Paper: eq-3, fig-1
         """
-        k = torch.tanh(-torch.atanh((self.fixed / 2).tanh().prod(-1)).sum() / self.copies)
+        k = torch.tanh(-_pull(self.fixed).sum() / self.copies)
         if k == 0:
             raise ValueError("consistent_curve: the fixed weights have no interaction, the set is the two axes")
         t1 = sign * k.abs() ** torch.sigmoid(u)
         return 2 * torch.atanh(torch.stack([t1, k / t1], -1))
+
+
+def _pull(weight: Tensor) -> Tensor:
+    """artanh(tanh(a/2) tanh(b/2)) as ½ log(cosh((a + b)/2) / cosh((a − b)/2)), which cannot overflow."""
+    same, other = weight.sum(-1), weight[..., 0] - weight[..., 1]
+    return 0.5 * (torch.logaddexp(same / 2, -same / 2) - torch.logaddexp(other / 2, -other / 2))
 
 
 class _PixelLogits(nn.Module):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from efvae.exact import Rule, log_posterior, posterior_kl
+from efvae.exact import COVERAGE, Rule, log_posterior, posterior_kl
 from efvae.harmonium import Harmonium
 from efvae.models import VAE, Conditional, MakeFamily
 
@@ -120,7 +120,8 @@ def best_free_encoder(
         min_η KL(q_η(z) ‖ p(z | x))
 
     The problem may have local minima; the best end point for each x is kept. So the value is attained, and an upper
-    bound of the minimum.
+    bound of the minimum, as far as the rule is exact. To q log(q/p) the terms p − q are added, which sum to zero: each
+    term is then positive, and q does not gain by leaving the points of the rule.
 
     Args:
         make: family from the parameters that are optimised, natural or not, e.g. ``Gaussian.from_mean_log_variance``.
@@ -132,20 +133,34 @@ def best_free_encoder(
     Returns:
         The divergence in nats, shape ``(batch,)``, and the parameters, shape ``(batch, d)``.
 
+    Raises:
+        ValueError: at some x the rule sums no end point to one: it is too narrow or too coarse for the family.
+
     Own: own-gap-parts
     """
     s, batch, d = starts.shape
     target = log_post.repeat(1, s)
     encoder = Conditional(_Rows(starts.reshape(s * batch, d)), make)
     nothing = starts.new_zeros(s * batch)
-    minimize(
-        lambda: reverse_gap(encoder, nothing, torch.ones_like(nothing), target, rule),
-        list(encoder.parameters()),
-        max_evaluations,
-    )
-    with torch.no_grad():
+
+    def parts() -> tuple[Tensor, Tensor]:
         log_q = encoder(nothing).log_prob(rule.points[:, None])
-        gap = _sum((log_q + rule.log_weights[:, None]).exp(), log_q - target).reshape(s, batch)
+        weight = (log_q + rule.log_weights[:, None]).exp()
+        return _sum(weight, log_q - target), weight.sum(0)
+
+    def objective() -> Tensor:
+        gap, mass = parts()
+        return (gap + 1 - mass).sum()
+
+    minimize(objective, list(encoder.parameters()), max_evaluations)
+    with torch.no_grad():
+        gap, mass = (part.reshape(s, batch) for part in parts())
+        gap = torch.where((mass - 1).abs() <= COVERAGE, gap, torch.inf)
+        if bool(gap.amin(0).isinf().any()):
+            raise ValueError(
+                "best_free_encoder: for some x the rule sums no q that was found to 1: take more points, a wider grid "
+                "or other starts"
+            )
         best = gap.argmin(0)
         at = torch.arange(batch)
         return gap[best, at], next(encoder.parameters()).reshape(s, batch, d)[best, at].clone()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from efvae.exact import Rule, log_posterior, posterior_kl
+from efvae.exact import Rule, log_posterior, posterior_kl, require_finite
 from efvae.families import all_bits
 from efvae.minimal import extend
 from efvae.models import VAE, Conditional, MakeFamily
@@ -60,24 +60,32 @@ def family_gap(
         min_η KL(q_η(z) ‖ p(z | x)),   q_η(z) ∝ h'(z) exp⟨ψ(z), η⟩
 
     By natural-gradient steps, η ← (1 − t) η + t Cov_q(ψ)⁻¹ Cov_q(ψ, log p(z | x) − log h'(z)), with t halved until the
-    divergence falls. They start from the projection of log p(z | x) and near each state, since there may be local
-    minima; so what comes out is attained, and an upper bound of the minimum.
+    divergence falls. They start from the projection of log p(z | x) and from the member with the mean statistic of a
+    law near each state, since there may be local minima; so what comes out is attained, and an upper bound of the
+    minimum.
 
     Args:
-        log_joint: log p(x, z) up to a constant for each x, shape ``(k, batch)``, float64.
+        log_joint: log p(x, z) up to a constant for each x, shape ``(k, batch)``, float64, finite.
         statistic: ψ at the k states, minimal, shape ``(k, m)``.
         log_base: log h' at the states, shape ``(k,)``; default 0.
         max_steps: most steps.
         tolerance: stop when the expected decrease of every divergence is below this, in nats.
 
+    Raises:
+        ValueError: a state of probability zero, or something that is not finite.
+
     Paper: eq-3, cor-1
     """
+    require_finite("family_gap", log_joint)
+    if not log_joint.shape[1]:
+        return log_joint.sum(0)
     base = torch.zeros_like(log_joint[:, 0]) if log_base is None else log_base
     log_post = (log_joint - torch.logsumexp(log_joint, 0)).T.detach()  # (batch, k)
     k, batch = log_joint.shape
     project = torch.linalg.pinv(extend(statistic))[:-1]
-    near = torch.full((k, k), 0.02 / k, dtype=log_post.dtype).fill_diagonal_(0.98).log()
-    first, others = (log_post - base) @ project.T, (near - base) @ project.T
+    near = torch.full((k, k), 0.02 / k, dtype=log_post.dtype).fill_diagonal_(0.98)
+    others = _with_means(near / near.sum(1, keepdim=True) @ statistic, statistic, base)
+    first = (log_post - base) @ project.T
     starts = torch.cat([first[None], others[:, None].expand(-1, batch, -1)])
     eta, target = starts.flatten(0, 1), log_post.repeat(k + 1, 1)
     for _ in range(max_steps):
@@ -85,6 +93,29 @@ def family_gap(
         if not bool((decrease > tolerance).any()):
             break
     return _divergence(eta, target, statistic, base).reshape(k + 1, batch).amin(0).clamp(min=0.0)
+
+
+def _with_means(mean: Tensor, statistic: Tensor, base: Tensor) -> Tensor:
+    """η with E_q ψ = mean for each row, of laws that reach every state: max_η ⟨mean, η⟩ − B(η) by Newton steps."""
+
+    def value(eta: Tensor) -> Tensor:
+        return (mean * eta).sum(-1) - torch.logsumexp(eta @ statistic.T + base, -1)
+
+    eta = torch.zeros_like(mean)
+    ridge = 1e-14 * torch.eye(mean.shape[1], dtype=mean.dtype)
+    for _ in range(100):
+        q = torch.softmax(eta @ statistic.T + base, -1)
+        centred = statistic - (q @ statistic)[:, None]
+        gradient = mean - q @ statistic
+        move = torch.linalg.solve((q[..., None] * centred).mT @ centred + ridge, gradient)
+        rise = (move * gradient).sum(-1)
+        if not bool((rise > 1e-12).any()):
+            break
+        before, step = value(eta), torch.ones_like(rise)
+        for _ in range(30):
+            step = torch.where(value(eta + step[:, None] * move) < before + 1e-4 * step * rise, 0.5 * step, step)
+        eta = eta + step[:, None] * move
+    return eta
 
 
 def _divergence(eta: Tensor, log_post: Tensor, statistic: Tensor, base: Tensor) -> Tensor:
@@ -142,8 +173,11 @@ def train_encoder(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, max_evaluati
         vae: its encoder is trained in place, float64.
         x: all observations, shape ``(batch, *event)``.
         weights: w, the data distribution on them, shape ``(batch,)``.
-        rule: all states of the latent space.
+        rule: all states of the latent space, or a quadrature over it.
         max_evaluations: most values and gradients computed.
+
+    Raises:
+        ValueError: at the end the rule does not sum q(z | x) to one, see :func:`efvae.exact.posterior_kl`.
 
     Paper: eq-1b, cor-1
     """
@@ -163,7 +197,7 @@ def train_encoder(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, max_evaluati
     def closure() -> Tensor:
         optimizer.zero_grad()
         log_q = vae.encoder(x).log_prob(rule.points[:, None])
-        gap = ((log_q.exp() * (log_q - log_post)).sum(0) * weights).sum()
+        gap = (((log_q + rule.log_weights[:, None]).exp() * (log_q - log_post)).sum(0) * weights).sum()
         gap.backward()
         return gap
 

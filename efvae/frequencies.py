@@ -55,6 +55,8 @@ def frequency_gap(log_joint: Tensor, weights: Tensor, x: Tensor) -> FrequencyGap
 
         Σ_x w(x) KL(q ‖ p(z | x)) = KL(q ‖ p') − log Z',    p'(z) = exp(Σ_x w(x) log p(z | x)) / Z',   Σ_x w(x) = 1
 
+    Classes without mass are left out.
+
     Args:
         log_joint: log p(x, z) up to a constant for each x, shape ``(2**m, batch)``.
         weights: data distribution on the documents, shape ``(batch,)``.
@@ -65,6 +67,7 @@ def frequency_gap(log_joint: Tensor, weights: Tensor, x: Tensor) -> FrequencyGap
     log_post = log_joint - torch.logsumexp(log_joint, 0)
     member = torch.nn.functional.one_hot(frequency_classes(x)).to(weights)
     mass = weights @ member
+    member, mass = member[:, mass > 0], mass[mass > 0]
     pooled = (log_post * weights) @ member / mass
     family = posterior_gap(pooled, (len(pooled) - 1).bit_length())
     return FrequencyGap(mass, -torch.logsumexp(pooled, 0), family)

@@ -46,7 +46,8 @@ class Corpus:
         log_length_code: log p(l, z) in nats, shape ``(n, 2**m)``.
 
     Raises:
-        ValueError: a length below 1 or twice, or one of the two laws does not sum to one.
+        ValueError: a length that is no whole number, below 1 or twice; tables whose shapes do not fit, or a number of
+            codes that is no power of two; one of the two laws does not sum to one.
 
     Paper: eq-13, eq-15
     """
@@ -56,8 +57,17 @@ class Corpus:
     log_length_code: Tensor
 
     def __post_init__(self) -> None:
-        if (self.lengths < 1).any() or len(self.lengths.unique()) != len(self.lengths):
-            raise ValueError(f"Corpus: lengths must be different and at least 1, got {self.lengths.tolist()}")
+        whole = self.lengths == self.lengths.floor()
+        if not bool((whole & (self.lengths >= 1)).all()) or len(self.lengths.unique()) != len(self.lengths):
+            raise ValueError(
+                f"Corpus: lengths must be different whole numbers and at least 1, got {self.lengths.tolist()}"
+            )
+        codes = len(self.log_words)
+        if codes & (codes - 1) or self.log_length_code.shape != (len(self.lengths), codes):
+            raise ValueError(
+                f"Corpus: needs 2**m codes and log p(l, z) of shape ({len(self.lengths)}, 2**m), got {codes} codes and "
+                f"{tuple(self.log_length_code.shape)}"
+            )
         for name, total in (
             ("p(word | z)", torch.logsumexp(self.log_words, 1)),
             ("p(l, z)", self.log_length_code.logsumexp((0, 1))),

@@ -7,8 +7,13 @@ from torch import Tensor
 
 __all__ = ["RANK_TOLERANCE", "anchors", "extend", "independent_columns", "span"]
 
-#: Relative size below which a column or row counts as a combination of the others.
+#: Relative size below which a column or row counts as a combination of the others, in double precision.
 RANK_TOLERANCE = 1e-9
+
+
+def _tolerance(values: Tensor) -> float:
+    """The same for the precision of the values: in float32 rounding alone is larger."""
+    return max(RANK_TOLERANCE, 100 * torch.finfo(values.dtype).eps)
 
 
 def extend(statistic: Tensor) -> Tensor:
@@ -28,7 +33,7 @@ def span(columns: Tensor) -> Tensor:
     Paper: thm-a1
     """
     basis, size, _ = torch.linalg.svd(columns, full_matrices=False)
-    kept: Tensor = basis[:, size > RANK_TOLERANCE * size[0]]
+    kept: Tensor = basis[:, size > _tolerance(columns) * size[0]]
     return kept
 
 
@@ -51,7 +56,7 @@ def anchors(statistic: Tensor) -> Tensor:
     for _ in range(rest.shape[1]):
         best = int(rest.norm(dim=1).argmax())
         length = rest[best].norm()
-        if length <= RANK_TOLERANCE * scale:
+        if length <= _tolerance(statistic) * scale:
             raise ValueError(
                 f"anchors: the statistic of dimension {statistic.shape[1]} is not minimal on these points: with a "
                 f"constant added its rank is {len(chosen)}; use JointTable.minimal(), or more points"
@@ -73,7 +78,7 @@ def independent_columns(statistic: Tensor) -> list[int]:
         column = statistic[:, i]
         rest = column - basis @ (basis.T @ column)
         rest = rest - basis @ (basis.T @ rest)  # twice: rounding of the first pass
-        if rest.norm() > RANK_TOLERANCE * column.norm().clamp(min=1e-300):
+        if rest.norm() > _tolerance(statistic) * column.norm().clamp(min=1e-300):
             basis = torch.cat([basis, (rest / rest.norm())[:, None]], 1)
             kept.append(i)
     return kept

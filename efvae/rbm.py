@@ -5,6 +5,7 @@ From an RBM to a VAE: :meth:`efvae.harmonium.Harmonium.as_vae`. Back: :func:`rec
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,7 @@ def recover(vae: VAE) -> Recovered:
     """
     states = vae.prior().support()
     with torch.no_grad():
-        family = vae.encoder(vae.decoder(states[:1]).sample())
+        family = vae.encoder(vae.decoder(states[:1]).sample(generator=torch.Generator().manual_seed(0)))  # any x does
         psi = family.sufficient_statistic(states)
         design = torch.cat([torch.ones_like(psi[:, :1]), psi], 1)
         if int(torch.linalg.matrix_rank(design)) < design.shape[1]:
@@ -99,7 +100,8 @@ def pair_interaction(decoder: Conditional, n_bits: int) -> Tensor:
 
     Own: own-rbm-prior, own-rbm-uniform
     """
-    unit = torch.eye(n_bits, dtype=next(decoder.parameters()).dtype)
+    own = itertools.chain(decoder.parameters(), decoder.buffers(), [torch.zeros((), dtype=torch.float64)])
+    unit = torch.eye(n_bits, dtype=next(value.dtype for value in own if value.is_floating_point()))
     pairs = (unit[:, None] + unit).clamp(max=1.0)
     one = decoder(unit).log_partition()
     both = decoder(pairs).log_partition() - one[:, None] - one + decoder(torch.zeros_like(unit[0])).log_partition()
@@ -122,7 +124,7 @@ def total_correlation(log_prob: Tensor, bits: Tensor) -> Tensor:
     Own: own-rbm-prior
     """
     log_p = log_prob.log_softmax(0)
-    one = log_p.exp() @ bits
+    one = (log_p.exp() @ bits).clamp(max=1.0)  # rounding
     total: Tensor = torch.special.entr(one).sum() + torch.special.entr(1 - one).sum() + (log_p.exp() * log_p).sum()
     return total
 

@@ -182,6 +182,11 @@ for function, gradient in ((log_likelihood, gradient_l), (gap, gradient_f)):
 assert (gradient_l - gradient_f).norm() < 1e-6
 if (truth_1, truth_2, copies) == (2.0, 1.5, 3):
     assert (gradient_l - torch.tensor([-0.0294, 0.0871])).abs().max() < 1e-4
+across = torch.tensor([3.0, 3.0]) + 1e-4 * torch.tensor([-1.0, 0.0, 1.0])[:, None] * torch.tensor([1.0, -1.0])
+slopes = gap(across).diff() / 1e-4
+print(f"slope of F across the ridge at θ = (3, 3): {slopes[0]:.2f} before it, {slopes[1]:.2f} behind it")
+if (truth_1, truth_2, copies) == (2.0, 1.5, 3):
+    assert slopes[0] > 0.3 > -0.3 > slopes[1]  # a kink: two encoders tie
 pull = ", ".join(f"{v:.4f}" for v in gradient_l.tolist())
 print(f"∇L(θ_VAE) = ∇F(θ_VAE) = ({pull}),  equal to 1e-6")
 

@@ -218,6 +218,14 @@ print(f"share of the factorized family part that the MRF family closes: {closed.
 rises = int((extra["affine network"][:, 1] > extra["affine network"][:, 0]).sum())
 print(f"seeds where the affine network's amortization part grows from factorized to MRF: {rises} of {len(shown)}")
 assert all((t[:, 1] < t[:, 0]).all() for t in total)
+grows = [
+    r.config["seed"] for r, part in zip(shown, extra["affine network"], strict=True) if (part[:3].diff() > 0).all()
+]
+print(
+    f"where it grows with each added statistic until all states are reached: seed {', '.join(map(str, grows)) or 'none'}"
+)
+if shown is known:
+    assert grows == [1]
 
 # %% mystnb={"figure": {"name": "own-mrf-gap", "caption": "What is left of the posterior gap for four nested encoder families on the same random decoders, with the same two kinds of network. Bars: means over seeds; dots: the sum for each seed. With the default parameters all ten seeds are stored records, some of them computed again in this notebook; with other parameters the seeds are computed live."}, "image": {"alt": "Stacked bars of family part and amortization part for factorized, mrf, pairs and states encoders. The family part falls from left to right and vanishes for all states; the amortization part is visible with the affine network and small with a hidden layer."}}
 figure = plots.parts_of_gap(FAMILIES, family, extra)

@@ -262,6 +262,28 @@ print(f"{'':26} {'train log p':11} {'test log p':11} {'test ELBO':11} test gap")
 for key in ordered:
     columns = ("log_likelihood_train", "log_likelihood_test", "elbo_test", "gap_test")
     print(f"{label(key):26}", " ".join(mean_spread(key, c) for c in columns[:3]), mean_spread(key, columns[3]).strip())
+
+
+def ahead(one: tuple, other: tuple, metric: str) -> list[float]:
+    """One model minus another, split by split."""
+    a, b = ({r.config["seed"]: r.metrics[metric] for r in kinds[key]} for key in (one, other))
+    return [a[split] - b[split] for split in sorted(set(a) & set(b))]
+
+
+def between(low: float, found: list[float], high: float) -> bool:
+    return low < sum(found) / len(found) < high
+
+
+# what the page says of them
+for name in ("VAE affine/affine", "VAE affine/mlp", "VAE affine/mlp, uniform"):
+    assert min(ahead((8, "RBM"), (8, name), "elbo_test")) > 0
+    assert between(0.5, ahead((8, "RBM"), (8, name), "elbo_test"), 0.8)
+    assert between(0.2, ahead((8, "RBM"), (8, name), "log_likelihood_test"), 0.4)
+for bits, name in ((4, "VAE mlp/mlp"), (8, "VAE mlp/affine"), (8, "VAE mlp/mlp")):
+    assert between(1.4, ahead((bits, name), (bits, "RBM"), "log_likelihood_test"), 1.8)
+assert min(ahead((64, "RBM by PCD"), (8, "VAE mlp/mlp"), "log_likelihood_test")) > 0.7
+assert min(ahead((64, "RBM by PCD"), (8, "VAE mlp/mlp"), "elbo_test")) > 1.5
+assert between(0.15, ahead((8, "RBM"), (8, "RBM by PCD"), "log_likelihood_test"), 0.35)
 worst_error = max(r.metrics["ais_error"] for key in ordered if "RBM" in key[1] for r in kinds[key])
 print(f"largest standard error of log Z by annealing: {worst_error:.3f}")
 checked = [r.metrics for key in ordered if "RBM" in key[1] and key[0] <= 12 for r in kinds[key]]

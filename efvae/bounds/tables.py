@@ -64,10 +64,14 @@ class Tables:
 
             Σ_z q (exp(−t) − 1 + t),   t = log(q/p)
 
-        Term by term not negative, so a divergence near zero keeps its digits; both laws sum to one.
+        Term by term not negative, so a divergence near zero keeps its digits; both laws sum to one. Where q is far
+        below p it is p − q + q t, since exp(−t) overflows.
         """
-        weight, t = (self.log_q + self.log_weights[:, None]).exp(), self.log_q - self.log_p
-        return (weight * (torch.expm1(-t) + t)).sum(0)
+        q, p = ((log + self.log_weights[:, None]).exp() for log in (self.log_q, self.log_p))
+        t = self.log_q - self.log_p
+        near = q * (torch.expm1(-t.clamp(min=-1)) + t)
+        far = p - q + torch.where(q > 0, q * t, 0.0)
+        return torch.where(t < -1, far, near).sum(0)
 
     @property
     def epsilon(self) -> Tensor:

@@ -31,7 +31,9 @@ class Reinforce:
 
         (E f²ψ_i² + (Var f Var ψ_i − (S−2) (Cov(f, ψ_i))²) / (S−1)) / S        f, ψ_i centered
 
-    The gradient with respect to what f depends on is the mean over the draws. The baseline is that of
+    Where the base measure carries a gradient, as the given variance of
+    :class:`~efvae.families.gaussian.GaussianFixedVariance` may, it gets ∇ log q(z_s) in the same way. The gradient with
+    respect to what f depends on is the mean over the draws. The baseline is that of
     Kool, van Hoof & Welling (2019).
 
     Args:
@@ -63,4 +65,8 @@ class Reinforce:
             psi = q.sufficient_statistic(z)
             product = (value - mean)[..., None] * (psi - psi.mean(0))
             gradient = product.sum(0) / (self.samples - 1)
+        if q.log_base_measure(z[:1]).requires_grad:
+            log_q = q.with_eta(q.eta.detach()).log_prob(z)
+            judged = (value - mean).detach() / (self.samples - 1)
+            mean = mean + (judged * (log_q - log_q.detach())).sum(0)
         return with_gradient(mean, gradient, q.eta)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_STATES", "ExponentialFamily", "check_state_count", "uniform"]
+__all__ = ["MAX_STATES", "ExponentialFamily", "check_state_count", "draw_states", "uniform"]
 
 #: Largest support that is enumerated; 2**20 states of a few float64 numbers each still fit a small machine.
 MAX_STATES = 2**20
@@ -127,12 +127,15 @@ class ExponentialFamily(ABC):
         Raises:
             ValueError: ``other`` is of another family or has another base measure.
         """
+        self._refuse_another_family(other)
+        inner = ((other.eta - self.eta) * self.mean()).sum(-1)
+        return other.log_partition() - self.log_partition() - inner
+
+    def _refuse_another_family(self, other: ExponentialFamily) -> None:
         if not self.same_base_measure(other):
             raise ValueError(
                 f"KL in closed form needs two members of one family with one base measure, got {self!r} and {other!r}"
             )
-        inner = ((other.eta - self.eta) * self.mean()).sum(-1)
-        return other.log_partition() - self.log_partition() - inner
 
     def entropy(self) -> Tensor:
         """Entropy −E log p(x; η) in nats (differential where x is continuous), shape ``batch``.
@@ -161,6 +164,14 @@ def uniform(eta: Tensor, sample_shape: Sequence[int] = (), generator: torch.Gene
     # torch.rand draws the same numbers, but does not compile with a generator argument and a shape that varies
     empty = torch.empty((*sample_shape, *eta.shape), dtype=dtype, device=eta.device)
     return empty.uniform_(generator=generator)
+
+
+def draw_states(probs: Tensor, sample_shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    """Indices drawn by the rows of ``probs``, shape ``(draws, rows)``; no draws at all are allowed."""
+    n = int(torch.Size(sample_shape).numel())
+    if not n:
+        return torch.zeros(0, len(probs), dtype=torch.long, device=probs.device)
+    return torch.multinomial(probs, n, replacement=True, generator=generator).T
 
 
 def check_state_count(count: int, what: str) -> None:

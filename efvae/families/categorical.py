@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily
+from efvae.families.base import ExponentialFamily, draw_states
 
 __all__ = ["Categorical"]
 
@@ -24,7 +24,7 @@ class Categorical(ExponentialFamily):
     contains every posterior of a binary code, and the prior of a harmonium.
 
     Args:
-        eta: logits, shape ``(*batch, k)``.
+        eta: logits, shape ``(*batch, k)``. One of −∞ is a state of probability zero, a limit of the family.
         states: the states, shape ``(k, n)``, pairwise different (not checked here, see
             :class:`~efvae.models.CategoricalOver`); default the identity (one-hot vectors).
 
@@ -62,11 +62,27 @@ class Categorical(ExponentialFamily):
     def mean(self) -> Tensor:
         return torch.softmax(self.eta, -1)
 
+    # the general laws have products of zero and a logit of −∞
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        statistic = self.sufficient_statistic(x)
+        inner = torch.where(statistic > 0, self.eta, 0.0).sum(-1)
+        return statistic.sum(-1).log() + inner - self.log_partition()
+
+    def kl(self, other: ExponentialFamily) -> Tensor:
+        self._refuse_another_family(other)
+        p = self.mean()
+        ratio = torch.log_softmax(self.eta, -1) - torch.log_softmax(other.eta, -1)
+        return (p * torch.where(p > 0, ratio, 0.0)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        p = self.mean()
+        return -(p * torch.where(p > 0, torch.log_softmax(self.eta, -1), 0.0)).sum(-1)
+
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             probs = torch.softmax(self.eta, -1).reshape(-1, self.eta.shape[-1])
-            n = int(torch.Size(sample_shape).numel())
-            index = torch.multinomial(probs, n, replacement=True, generator=generator).T
+            index = draw_states(probs, sample_shape, generator)
             return self.states[index.reshape(*sample_shape, *self.batch_shape)]
 
     def support(self) -> Tensor:

@@ -20,6 +20,11 @@ def _noise(mean: Tensor, sample_shape: Sequence[int], generator: torch.Generator
     return torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
 
 
+def _log_normal(difference: Tensor, precision: Tensor) -> Tensor:
+    """log N(x | μ, diag σ²) from x − μ and 1/σ²."""
+    return 0.5 * (precision.log() - _LOG_2PI - difference.square() * precision).sum(-1)
+
+
 class Gaussian(ExponentialFamily):
     """Diagonal Gaussian N(x | μ, diag σ²), x ∈ R^n.
 
@@ -92,6 +97,23 @@ class Gaussian(ExponentialFamily):
         location, variance = self.location, self.variance
         return torch.cat([location, location * location + variance], -1)
 
+    # In η both log-partition and inner product grow with μ²/σ², and their difference loses its digits where the mean is
+    # many standard deviations from zero: in float32 a hundredth of a nat at a thousand. So these three are in μ and σ².
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        precision = -2 * self.eta.chunk(2, -1)[1]
+        return _log_normal(x - self.location, precision)
+
+    def kl(self, other: ExponentialFamily) -> Tensor:
+        self._refuse_another_family(other)
+        precision = -2 * other.eta.chunk(2, -1)[1]
+        ratio = self.variance * precision
+        shift = self.location + 0.5 * other.eta.chunk(2, -1)[0] / other.eta.chunk(2, -1)[1]
+        return 0.5 * (ratio - 1 - ratio.log() + shift.square() * precision).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return 0.5 * (1 + _LOG_2PI + self.variance.log()).sum(-1)
+
     def rsample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws μ + σ ε with ε ~ N(0, I): differentiable in η, shape ``sample + batch + event``."""
         location = self.location
@@ -159,6 +181,18 @@ class GaussianFixedVariance(ExponentialFamily):
 
     def mean(self) -> Tensor:
         return self.location
+
+    # in μ and σ², as for Gaussian
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return _log_normal(x - self.location, 1 / self.variance)
+
+    def kl(self, other: ExponentialFamily) -> Tensor:
+        self._refuse_another_family(other)
+        return 0.5 * (self.variance * (other.eta - self.eta).square()).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (0.5 * (1 + _LOG_2PI + self.variance.log())).expand_as(self.eta).sum(-1)
 
     def rsample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws μ + σ ε with ε ~ N(0, I): differentiable in η and σ², shape ``sample + batch + event``."""

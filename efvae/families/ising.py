@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily
+from efvae.families.base import ExponentialFamily, draw_states
 from efvae.families.bernoulli import all_bits
 
 __all__ = ["BipartiteIsing"]
@@ -121,9 +121,8 @@ class BipartiteIsing(ExponentialFamily):
                 half = torch.full(shape, 0.5, dtype=self.eta.dtype, device=self.eta.device)
                 return self.gibbs(_bits(half, generator), sweeps, generator)
             states, log_weight, logits = self._small()
-            n = int(torch.Size(sample_shape).numel())
             probs = torch.softmax(log_weight, -1).reshape(-1, len(states))
-            index = torch.multinomial(probs, n, replacement=True, generator=generator)  # (batch, n)
+            index = draw_states(probs, sample_shape, generator).T  # (batch, n)
             rows = torch.arange(len(index), device=index.device)[:, None]
             chosen = logits.reshape(-1, *logits.shape[-2:])[rows, index]
             groups = [states[index], _bits(torch.sigmoid(chosen), generator)]

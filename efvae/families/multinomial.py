@@ -79,7 +79,7 @@ class Multinomial(ExponentialFamily):
             n = int(torch.Size(sample_shape).numel())
             counts = torch.zeros(n, probs.shape[0], k, dtype=self.eta.dtype, device=self.eta.device)
             for row, total in enumerate(totals.tolist()):
-                if total:
+                if total and n:
                     words = torch.multinomial(probs[row], n * int(total), replacement=True, generator=generator)
                     ones = torch.ones(n, int(total), dtype=counts.dtype, device=counts.device)
                     counts[:, row].scatter_add_(-1, words.view(n, -1), ones)

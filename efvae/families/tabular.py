@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily
+from efvae.families.base import ExponentialFamily, draw_states
 
 __all__ = ["Tabular"]
 
@@ -77,8 +77,7 @@ class Tabular(ExponentialFamily):
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             probs = torch.softmax(self._log_weight(), -1).reshape(-1, len(self.states))
-            n = int(torch.Size(sample_shape).numel())
-            index = torch.multinomial(probs, n, replacement=True, generator=generator).T
+            index = draw_states(probs, sample_shape, generator)
             return self.states[index.reshape(*sample_shape, *self.batch_shape)]
 
     def support(self) -> Tensor:

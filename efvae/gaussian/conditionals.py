@@ -105,6 +105,24 @@ class TiedPrior(ExponentialFamily):
         inner = (self.sufficient_statistic(points) * self.eta).sum(-1)
         return torch.logsumexp(self.log_base_measure(points) + inner + log_weights, 0)
 
+    def same_base_measure(self, other: ExponentialFamily) -> bool:
+        """Whether both come from harmonia with the same families, W, u and rule, on which the base measure depends."""
+        if not isinstance(other, TiedPrior):
+            return False
+        one, two = self.harmonium, other.harmonium
+        return one is two or (
+            (one.visible, one.latent) == (two.visible, two.latent)
+            and all(
+                torch.equal(a, b)
+                for a, b in (
+                    (one.weight, two.weight),
+                    (one.visible_bias, two.visible_bias),
+                    (one.rule.points, two.rule.points),
+                    (one.rule.log_weights, two.rule.log_weights),
+                )
+            )
+        )
+
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         """Draws from the points of the rule, so rounded to its spacing."""
         rule = self.harmonium.rule

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from efvae.estimators import Exact
-from efvae.exact import Rule
+from efvae.exact import COVERAGE, Rule
 from efvae.families import ExponentialFamily, Gaussian, GaussianFixedVariance
 from efvae.gaussian.ppca import minimize
 
@@ -88,6 +88,9 @@ def _curve_elbo(coefficients: Tensor, log_noise: Tensor, x: Tensor, raw: Tensor,
 def gap_of_curve(coefficients: Tensor, log_noise: Tensor, x: Tensor, rule: Rule) -> Tensor:
     """min_q KL(q ‖ p(z | x)) over Gaussians, in nats, shape ``(N,)``; by quadrature at the best q.
 
+    Raises:
+        ValueError: the rule does not sum the best q to one within :data:`efvae.exact.COVERAGE`: too coarse or narrow.
+
     Paper: eq-1b
     Own: own-curved-gap
     """
@@ -95,7 +98,11 @@ def gap_of_curve(coefficients: Tensor, log_noise: Tensor, x: Tensor, rule: Rule)
     joint = curve_log_joint(coefficients, log_noise, x, rule.points[:, None])
     log_post = joint - torch.logsumexp(joint + rule.log_weights[:, None], 0)
     log_q = q.log_prob(rule.points[:, None])
-    gap: Tensor = ((log_q + rule.log_weights[:, None]).exp() * (log_q - log_post)).sum(0)
+    weight = (log_q + rule.log_weights[:, None]).exp()
+    off = (weight.sum(0) - 1).abs().amax()
+    if off > COVERAGE:
+        raise ValueError(f"gap_of_curve: the rule misses 1 by {off:.1g} in the mass of some q: take more points")
+    gap: Tensor = (weight * (log_q - log_post)).sum(0)
     return gap
 
 

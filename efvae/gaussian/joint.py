@@ -184,10 +184,13 @@ def _affine(weight: Tensor, bias: Tensor) -> nn.Linear:
 def rotate_latent(loadings: Tensor) -> Tensor:
     """M R with an orthogonal R that makes (MR)ᵀ(MR) diagonal and decreasing: the same law of x under z ~ N(0, I).
 
+    Of more latent dimensions than observed ones the last columns are zero.
+
     Own: own-rotation
     """
     left, singular, _ = torch.linalg.svd(loadings, full_matrices=False)
-    turned: Tensor = left * singular
+    turned = torch.zeros_like(loadings)
+    turned[:, : len(singular)] = left * singular
     return turned
 
 

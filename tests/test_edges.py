@@ -1,0 +1,296 @@
+"""Legal inputs at the edge: laws that are nearly sure, single precision, rules that miss, nothing at all."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from efvae import bounds, consistency, exact, frequencies, hashing, minimal, rbm
+from efvae.affine_decoder import best_bound
+from efvae.consistency import posterior_gap
+from efvae.encoder_fit import best_free_encoder
+from efvae.encoder_gap import code_products, family_gap, train_encoder
+from efvae.estimators import Exact, Reinforce
+from efvae.families import Bernoulli, Categorical, ExponentialFamily, Gaussian, GaussianFixedVariance, all_bits
+from efvae.gaussian.conditionals import gelman_meng, normal_conditionals
+from efvae.gaussian.curves import gap_of_curve
+from efvae.gaussian.joint import rotate_latent
+from efvae.models import VAE, Conditional, Prior
+from tests.cases import CASES, Case
+
+F64 = torch.float64
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- searches ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_bits", "scale"), [(5, 5.0), (5, 10.0)])
+def test_the_least_gap_of_bits_is_found_where_posteriors_are_nearly_sure(n_bits, scale) -> None:
+    """Beside coordinate ascent, which starts at the codes themselves."""
+    table = scale * torch.randn(2**n_bits, 60, generator=source(505), dtype=F64)
+    found, other = family_gap(table, code_products(n_bits, 1)), posterior_gap(table, n_bits)
+    assert (found - other).abs().max() < 1e-8
+
+
+def test_a_free_encoder_does_not_leave_the_points_of_the_rule() -> None:
+    rule = exact.grid([-6.0], [6.0], 121)
+    z = rule.points[:, 0]
+    table = torch.stack([-(z.square() - 1).square() * 4, -(z - 1).square() / 0.1], 1)
+    log_post = table - torch.logsumexp(table + rule.log_weights[:, None], 0)
+    starts = torch.tensor([[1.0, -2.0], [0.0, 4.0], [5.0, 0.0], [3.0, 3.0]], dtype=F64)[:, None].expand(-1, 2, -1)
+    gap, raw = best_free_encoder(Gaussian.from_mean_log_variance, log_post, rule, starts.contiguous())
+    q = Gaussian.from_mean_log_variance(raw).log_prob(rule.points[:, None])
+    assert ((q + rule.log_weights[:, None]).exp().sum(0) - 1).abs().max() < 1e-6
+    assert gap[0] > 0.4  # one of two equal modes: about log 2
+    assert gap[1] < 1e-6
+    with pytest.raises(ValueError, match="take more points, a wider grid"):
+        best_free_encoder(Gaussian.from_mean_log_variance, log_post, rule, torch.full((1, 2, 2), 40.0, dtype=F64))
+
+
+def test_an_encoder_is_trained_by_the_weights_of_its_rule() -> None:
+    """The same integral by an even and by an uneven rule."""
+    even = exact.grid([-3.0], [3.0], 1401)
+    uneven = exact.Rule(even.points.sinh(), even.log_weights + even.points[:, 0].cosh().log())
+    left = []
+    for rule in (exact.grid([-7.0], [7.0], 1401), uneven):
+        torch.manual_seed(0)
+        layer = nn.Linear(1, 2, dtype=F64)
+        with torch.no_grad():
+            layer.weight.zero_()
+            layer.bias.zero_()
+        curve = nn.Sequential(nn.Linear(1, 4, dtype=F64), nn.Tanh(), nn.Linear(4, 1, dtype=F64))
+        vae = VAE(
+            Prior(torch.tensor([0.0, -0.5], dtype=F64), Gaussian),
+            Conditional(curve, partial(GaussianFixedVariance.from_mean, variance=0.3)),
+            Conditional(layer, Gaussian.from_mean_log_variance),
+        )
+        x = torch.tensor([[0.5], [-0.7]], dtype=F64)
+        left.append(train_encoder(vae, x, torch.tensor([0.5, 0.5], dtype=F64), rule))
+    assert left[0] == pytest.approx(left[1], abs=1e-6)
+
+
+# --- laws that are nearly sure -------------------------------------------------------------------------------------
+
+
+def test_the_divergence_of_a_sure_encoder() -> None:
+    """Beside the oracle; a weaker encoder is then put in its place."""
+    half = torch.tensor([0.5, 0.5], dtype=F64)
+    vae, x, rule = bounds.tabled_vae(
+        half, torch.tensor([[0.5, 0.5], [0.4, 0.6]], dtype=F64), torch.tensor([[0.0], [1000.0]], dtype=F64)
+    )
+    tables = bounds.tabulate(vae, x, half, rule)
+    assert tables.divergence.tolist() == pytest.approx(exact.posterior_kl(vae, x, rule).tolist(), abs=1e-12)
+    floor = torch.minimum(tables.log_p.amin().exp() / 2, bounds.base_floor(tables)).log()
+    assert bounds.guarded(tables).log_q.amin() >= floor
+
+
+def test_total_correlation_with_a_sure_bit_is_that_of_the_other_bits() -> None:
+    for seed in range(100):
+        rest = 3 * torch.randn(4, generator=source(seed), dtype=F64)
+        sure = torch.cat([rest - 900, rest])  # the first bit is on
+        alone = rbm.total_correlation(rest, all_bits(2))
+        assert rbm.total_correlation(sure, all_bits(3)).item() == pytest.approx(alone.item(), abs=1e-12)
+
+
+def test_the_interaction_of_two_bits_at_large_weights() -> None:
+    pair = consistency.PixelPair(torch.tensor([[2.0, 1.5]], dtype=F64), 1)
+    signs = (2 * all_bits(2) - 1).prod(1)
+    for weight in (0.3, 30.0, 36.0, 80.0, 800.0):
+        theta = torch.tensor([weight, weight - 0.5], dtype=F64)
+        by_table = (signs[:, None] * pair.log_joint(theta)).sum(0) / 4
+        assert pair.interaction(theta).item() == pytest.approx(by_table[0].item(), abs=1e-9 * weight)
+
+
+def test_a_state_of_probability_zero() -> None:
+    q = Categorical(torch.tensor([0.0, -torch.inf, 1.0], dtype=F64).requires_grad_())
+    two = Categorical(torch.tensor([0.0, 1.0], dtype=F64))
+    log_p = q.log_prob(torch.eye(3, dtype=F64))
+    assert log_p[1] == -torch.inf
+    assert torch.allclose(log_p[[0, 2]], two.log_prob(torch.eye(2, dtype=F64)))
+    assert q.entropy().item() == pytest.approx(two.entropy().item())
+    (slope,) = torch.autograd.grad(q.entropy(), q.eta)
+    assert slope.isfinite().all()
+    even = Categorical(torch.zeros(3, dtype=F64))
+    assert q.kl(even).item() == pytest.approx(math.log(3) - two.entropy().item())
+    assert even.kl(q).item() == torch.inf
+    table = torch.zeros(4, 1, dtype=F64)
+    table[1] = -torch.inf
+    for call in (lambda: posterior_gap(table, 2), lambda: family_gap(table, all_bits(2))):
+        with pytest.raises(ValueError, match="must be finite: a state of probability zero"):
+            call()
+
+
+# --- gradients and precision ---------------------------------------------------------------------------------------
+
+
+def test_reinforce_reaches_a_variance_that_is_learned() -> None:
+    """Beside quadrature, within the standard error of many estimates."""
+
+    def gradients(estimator, seed: int) -> Tensor:
+        mean, log_variance = (torch.tensor([v], dtype=F64, requires_grad=True) for v in (0.7, 0.3))
+        q = GaussianFixedVariance.from_mean(mean, log_variance.exp())
+        value = estimator.expectation(q, lambda z: (z**3 + z**2).sum(-1), source(seed))
+        return torch.cat(torch.autograd.grad(value, (mean, log_variance)))
+
+    true = gradients(Exact(20), 0)
+    estimates = torch.stack([gradients(Reinforce(2000), seed) for seed in range(40)])
+    error = estimates.std(0) / 40**0.5
+    assert ((estimates.mean(0) - true).abs() < 4 * error).all()
+    assert (error < 0.2).all()
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(3.0, 1e-3), (1.0, 1e-3), (-200.0, 0.5)])
+def test_a_narrow_gaussian_in_single_precision(mean, deviation) -> None:
+    """Beside closed forms in double precision."""
+    location, variance = torch.tensor([mean]), torch.tensor([deviation**2])
+    x = torch.tensor([mean + deviation])
+    z = (x.double().item() - location.double().item()) / deviation  # of the rounded x
+    true = stats.norm.logpdf(z) - math.log(deviation)
+    for q in (Gaussian.from_mean_variance(location, variance), GaussianFixedVariance.from_mean(location, variance)):
+        # a mean is rounded in its own last place, of which there are as many in a deviation
+        rounding = 4 * abs(mean) / deviation * torch.finfo(torch.float32).eps
+        assert q.log_prob(x).item() == pytest.approx(true, abs=1e-5 + rounding)
+        assert q.entropy().item() == pytest.approx(stats.norm.entropy(scale=deviation), abs=1e-5)
+    q, standard = Gaussian.from_mean_variance(location, variance), Gaussian(torch.tensor([0.0, -0.5]))
+    kl = 0.5 * (deviation**2 + mean**2 - 1) - math.log(deviation)
+    assert q.kl(standard).item() == pytest.approx(kl, rel=1e-6, abs=1e-5)
+
+
+def test_dependence_is_seen_in_single_precision() -> None:
+    counts = hashing.documents(4, 5)
+    free = torch.randn(40, 3, generator=source(), dtype=F64)
+    dependent = torch.cat([free, free @ torch.randn(3, 2, generator=source(1), dtype=F64)], 1)
+    for dtype in (torch.float32, F64):
+        assert minimal.independent_columns(counts.to(dtype)) == [0, 1, 2]
+        assert minimal.span(dependent.to(dtype)).shape[1] == 3
+        with pytest.raises(ValueError, match="not minimal"):
+            minimal.anchors(dependent.to(dtype))
+
+
+# --- rules that miss -----------------------------------------------------------------------------------------------
+
+
+def test_a_rule_that_misses_a_thousandth_of_the_encoder_is_refused() -> None:
+    """What is missed counts with the logarithm of a ratio, here a hundred nats and more."""
+    line = nn.Linear(1, 1, dtype=F64)
+    constant = nn.Linear(1, 2, dtype=F64)
+    with torch.no_grad():
+        for parameter in constant.parameters():
+            parameter.zero_()
+        constant.bias[1] = -0.5
+        line.weight.fill_(1.0)
+        line.bias.zero_()
+    vae = VAE(
+        Prior(torch.tensor([0.0, -0.5], dtype=F64), Gaussian),
+        Conditional(line, partial(GaussianFixedVariance.from_mean, variance=0.0025)),
+        Conditional(constant, Gaussian),
+    )
+    x = torch.zeros(1, 1, dtype=F64)
+    precision = 1 + 1 / 0.0025
+    true = 0.5 * (precision - 1 - math.log(precision))
+    assert exact.posterior_kl(vae, x, exact.grid([-9.0], [9.0], 4001)).item() == pytest.approx(true, abs=1e-6)
+    with pytest.raises(ValueError, match="not 1"):
+        exact.posterior_kl(vae, x, exact.grid([-3.1], [9.0], 4001))
+
+
+def test_the_gap_of_a_curve_needs_points_as_fine_as_its_posterior() -> None:
+    line = torch.tensor([[0.0, 1.0]], dtype=F64)  # an affine decoder: the gap is zero
+    x = torch.tensor([[0.3], [-1.0]], dtype=F64)
+    rule = exact.grid([-9.0], [9.0], 361)
+    assert gap_of_curve(line, torch.tensor(0.1, dtype=F64).log(), x, rule).abs().max() < 1e-6
+    with pytest.raises(ValueError, match="take more points"):
+        gap_of_curve(line, torch.tensor(1e-4, dtype=F64).log(), x, rule)
+
+
+def test_tied_priors_of_two_harmonia_have_no_bregman_divergence() -> None:
+    rule = exact.grid([-14.0], [14.0], 1401)
+    one, same, other = (normal_conditionals(gelman_meng(c), rule).as_vae().prior() for c in (1.0, 1.0, 3.0))
+    assert one.kl(same).item() == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="one base measure"):
+        one.kl(other)
+
+
+# --- shapes and nothing --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_draws_at_all(case: Case) -> None:
+    family: ExponentialFamily = case.draw((2,), 0)
+    assert family.sample((0,)).shape == (0, 2, *family.event_shape)
+
+
+def test_no_observations() -> None:
+    assert posterior_gap(torch.zeros(4, 0, dtype=F64), 2).shape == (0,)
+    assert family_gap(torch.zeros(4, 0, dtype=F64), all_bits(2)).shape == (0,)
+
+
+def test_more_latent_than_observed_dimensions_are_kept_by_a_rotation() -> None:
+    loadings = torch.randn(2, 3, generator=source(), dtype=F64)
+    turned = rotate_latent(loadings)
+    assert turned.shape == loadings.shape
+    assert torch.allclose(turned @ turned.T, loadings @ loadings.T)
+    gram = turned.T @ turned
+    assert (gram - torch.diag(gram.diagonal())).abs().max() < 1e-12
+
+
+def test_a_class_of_documents_without_mass_does_not_count() -> None:
+    documents = torch.cat([hashing.documents(3, 1), hashing.documents(3, 2)])
+    table = torch.randn(4, len(documents), generator=source(), dtype=F64)
+    weights = (documents[:, 0] == 0).double()
+    weights /= weights.sum()
+    kept = weights > 0
+    found = frequencies.frequency_gap(table, weights, documents)
+    alone = frequencies.frequency_gap(table[:, kept], weights[kept], documents[kept])
+    assert found.total.item() == pytest.approx(alone.total.item(), abs=1e-12)
+
+
+def test_a_decoder_without_parameters_has_its_interaction() -> None:
+    class Sum(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return z.sum(-1, keepdim=True)
+
+    fixed = rbm.pair_interaction(Conditional(Sum(), Bernoulli), 2)
+    assert fixed[0, 1].item() == pytest.approx(math.log1p(math.e**2) - 2 * math.log1p(math.e) + math.log(2))
+
+
+def test_recover_leaves_the_global_generator_alone() -> None:
+    model = VAE(
+        Prior(torch.zeros(2, dtype=F64), Bernoulli),
+        Conditional(nn.Linear(2, 3, dtype=F64), Bernoulli),
+        Conditional(nn.Linear(3, 2, dtype=F64), Bernoulli),
+    )
+    before = torch.get_rng_state()
+    rbm.recover(model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: exact.grid([1.0], [0.0], 5), "each lower corner must be below"),
+        (
+            lambda: best_bound(lambda t: t, torch.ones(1, dtype=F64), 1, torch.zeros(0, 2, dtype=F64)),
+            "at least one start",
+        ),
+        (lambda: corpus(torch.tensor([1.5, 2.5]), 2), "different whole numbers"),
+        (lambda: corpus(torch.tensor([1.0, 2.0]), 3), "2\\*\\*m codes"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(call, message) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def corpus(lengths: Tensor, codes: int) -> hashing.Corpus:
+    even = torch.full((codes, 3), 1 / 3, dtype=F64).log()
+    return hashing.Corpus(even, lengths, torch.full((2, codes), 1 / (2 * codes), dtype=F64).log())
