@@ -37,7 +37,7 @@ __all__ = [
     "require_finite",
 ]
 
-#: How far from one a rule may sum the encoder's law: a part that is missed counts with log q/p, tens of nats or more.
+#: How far from one a rule may sum the encoder's law. A part that is missed counts with log q/p, tens of nats or more.
 COVERAGE = 1e-6
 
 
