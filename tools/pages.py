@@ -194,7 +194,10 @@ def scoreboard_page(pages: set[str]) -> str:
 def _fitted(rows: list[dict[str, str]]) -> str:
     """What is said of the numbers that a free choice of ours was made for."""
     hits = sum(row["item"] == "app-c1" and row["verdict"] == "within tolerance" for row in rows)
-    return f"For {hits} of those within tolerance, Appendix C.1's, centers that the paper does not print were searched to meet them."
+    return (
+        f"For {hits} of those within tolerance, Appendix C.1's, centers that the paper does not print were searched to "
+        "meet them."
+    )
 
 
 def _shorter(rows: list[dict[str, str]]) -> str:
