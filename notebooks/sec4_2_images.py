@@ -412,6 +412,9 @@ for truth_seed, rows in sorted(by_truth.items()):
     assert begun["elbo"] < fixed["elbo"] < learned["elbo"] < learned["entropy_bound"]
     assert 100 * begun["frechet_classifier"] < fixed["frechet_classifier"] < learned["frechet_classifier"]
     assert begun["affine_share_support"] < min(fixed["affine_share_support"], learned["affine_share_support"])
+for stage in STAGES[2:]:
+    ends = [rows[stage]["frechet_classifier"] for rows in by_truth.values()]
+    assert not ends or max(ends) < 1.05 * min(ends)
 if not by_truth:
     print("nothing")
 
