@@ -133,12 +133,17 @@ def log_joint(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
         rule: points of the latent space.
 
     Raises:
-        ValueError: x or the model is not float64.
+        ValueError: x or the model is not float64, or x is no value of a Bernoulli decoder.
     """
     _require_float64(x, "x")
     for name, value in itertools.chain(vae.named_parameters(), vae.named_buffers()):
         if value.is_floating_point():
             _require_float64(value, f"the model's {name}")
+    if vae.decoder.family is Bernoulli and not bool(((x == 0) | (x == 1)).all()):
+        raise ValueError(
+            f"a Bernoulli decoder is a law on 0 and 1, and x has values from {x.amin():.3g} to {x.amax():.3g}: "
+            "threshold them, or take another family"
+        )
     return vae.log_joint(x, rule.points[:, None])
 
 

@@ -182,8 +182,7 @@ print("same decoder and encoder, other prior:\nmean gap",
 # %%
 default = Config(pixels=pixels, group_1=group_1, group_2=group_2, scale=scale)
 live = [run(Config(seed=s, pixels=pixels, group_1=group_1, group_2=group_2, scale=scale)) for s in range(seeds)]
-known = records.load(STEM, pixels=pixels, group_1=group_1, group_2=group_2, scale=scale)
-known = [r for r in known if r.config["hidden"] == default.hidden and r.config["width"] == default.width]
+known = records.load_like(STEM, default)
 for r in live:  # searches end at slightly different places on different machines
     for stored in known:
         if stored.config == r.config:

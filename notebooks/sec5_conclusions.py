@@ -34,7 +34,7 @@ def column(found: list[records.Record], name: str) -> list[float]:
 # what independent bits leave; `states` has one statistic for each code.
 
 # %%
-found = records.load(encoder_families.STEM)
+found = records.load_like(encoder_families.STEM, encoder_families.Config())
 for family in ("factorized", "mrf", "pairs", "states"):
     share = [r.metrics[f"family_{family}"] / r.metrics["family_factorized"] for r in found]
     print(f"{family:11} {shown(share)}")
@@ -82,10 +82,13 @@ for encoder in ("gaussian", "mixture"):
 # a classifier trained on these photographs; it is not FID.
 
 # %%
-sizes = sorted({r.config["size"] for r in records.load(images.STEM, data="photographs")})
+photographs = records.load(
+    images.STEM, data="photographs", features="classifier", encoder="diagonal", truth_seed=0, batch_size=64
+)
+sizes = sorted({r.config["size"] for r in photographs})
 for size in sizes:
     for stage in ("encoder", "joint_fixed", "joint_learned"):
-        rows = records.load(images.STEM, data="photographs", stage=stage, encoder="diagonal", size=size, truth_seed=0)
+        rows = [r for r in photographs if (r.config["stage"], r.config["size"]) == (stage, size)]
         for steps in sorted({r.config["joint_steps"] for r in rows}):
             some = [r for r in rows if r.config["joint_steps"] == steps]
             elbo, frechet = column(some, "elbo"), column(some, "frechet_classifier")
@@ -100,18 +103,17 @@ for size in sizes:
 
 # %%
 digits = {
-    "RBM": {"model": "rbm"},
-    "VAE, affine decoder": {"model": "vae", "decoder": "affine", "encoder": "mlp", "prior": "bits"},
-    "VAE, hidden layer": {"model": "vae", "decoder": "mlp", "encoder": "mlp", "prior": "bits"},
+    "RBM": rbm.Config("rbm", learning_rate=0.03),
+    "VAE, affine decoder": rbm.Config("vae", decoder="affine", encoder="mlp"),
+    "VAE, hidden layer": rbm.Config("vae", decoder="mlp", encoder="mlp"),
+    "RBM, 64 bits": rbm.Config("rbm-pcd", latent=64, learning_rate=0.02),
 }
-test = {name: column(records.load(rbm.STEM, latent=8, **keys), "log_likelihood_test") for name, keys in digits.items()}
-large = max(r.config["latent"] for r in records.load(rbm.STEM, model="rbm-pcd"))
-test[f"RBM, {large} bits"] = column(records.load(rbm.STEM, latent=large, model="rbm-pcd"), "log_likelihood_test")
+test = {name: column(records.load_like(rbm.STEM, c), "log_likelihood_test") for name, c in digits.items()}
 for name, values in test.items():
     print(f"{name:20} {shown(values, 2)}")
 assert statistics.mean(test["VAE, affine decoder"]) < statistics.mean(test["RBM"])
 assert statistics.mean(test["RBM"]) < statistics.mean(test["VAE, hidden layer"])
-assert statistics.mean(test["VAE, hidden layer"]) < statistics.mean(test[f"RBM, {large} bits"])
+assert statistics.mean(test["VAE, hidden layer"]) < statistics.mean(test["RBM, 64 bits"])
 
 # %% [markdown]
 # ## Codes for search
@@ -120,8 +122,9 @@ assert statistics.mean(test["VAE, hidden layer"]) < statistics.mean(test[f"RBM, 
 # with ten. How the runs differ is in {ref}`sec-4-3-lab`.
 
 # %%
+SIZE = {"corpus": "20news", "vocabulary": 10000, "width": 512, "batch_size": 256}
 runs: dict[tuple, list[records.Record]] = {}
-for record in records.load(text.STEM, corpus="20news", d_hidden=0, held_out=0):
+for record in records.load(text.STEM, **SIZE, d_hidden=0, held_out=0):
     c = record.config
     training = f"{c['estimator']}, {c['epochs']}+{c['epochs_many']} epochs, first bias {c['first_bias']}"
     if c["estimator"] == "arm":
@@ -142,7 +145,7 @@ for training in sorted({key[0] for key in runs}):
 # %%
 own: dict[tuple, list[records.Record]] = {}
 for record in records.load(
-    text.STEM, corpus="20news", bits=8, d_hidden=0, estimator="exact", first_bias="frequencies", epochs=100
+    text.STEM, **SIZE, bits=8, d_hidden=0, estimator="exact", first_bias="frequencies", epochs=100
 ):
     own.setdefault((record.config["encoder"], record.config["learning_rate"]), []).append(record)
 for (encoder, rate), rows in sorted(own.items()):
@@ -160,7 +163,7 @@ rates = {encoder: rate for (encoder, rate), rows in own.items() if len(rows) >= 
 def lowest(first_bias: str, encoder: str, **keys) -> float:
     """Mean over seeds of the lowest training NELBO in 1000 epochs."""
     rows = records.load(
-        text.STEM, corpus="20news", bits=8, d_hidden=0, held_out=0, first_bias=first_bias, encoder=encoder, **keys
+        text.STEM, **SIZE, bits=8, d_hidden=0, held_out=0, first_bias=first_bias, encoder=encoder, **keys
     )
     curves = [zip(row.curve["epoch"], row.curve["nelbo_train"], strict=True) for row in rows]
     return statistics.mean(min(value for epoch, value in curve if epoch <= 1000) for curve in curves)

@@ -176,6 +176,56 @@ def test_dependence_is_seen_in_single_precision() -> None:
             minimal.anchors(dependent.to(dtype))
 
 
+# --- models that do not fit their data -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "outputs"),
+    [(Bernoulli, 1), (Gaussian.from_mean_log_variance, 2), (partial(GaussianFixedVariance, variance=1.0), 1)],
+)
+def test_values_of_another_width_are_refused(family, outputs) -> None:
+    """They would broadcast against a decoder of one pixel."""
+    q = family(torch.zeros(4, outputs, dtype=F64))
+    with pytest.raises(ValueError, match=r"must end in the shape \(1,\), got \(4, 9\)"):
+        q.log_prob(torch.zeros(4, 9, dtype=F64))
+
+
+def test_oracles_refuse_values_that_are_no_bits() -> None:
+    model = VAE(
+        Prior(torch.zeros(2, dtype=F64), Bernoulli),
+        Conditional(nn.Linear(2, 3, dtype=F64), Bernoulli),
+        Conditional(nn.Linear(3, 2, dtype=F64), Bernoulli),
+    )
+    with pytest.raises(ValueError, match="law on 0 and 1, and x has values from -1 to 1"):
+        exact.elbo(model, 2 * torch.eye(3, dtype=F64) - 1, exact.enumerate_states(Bernoulli(torch.zeros(2))))
+
+
+def test_a_base_measure_that_is_not_one_must_give_its_mean() -> None:
+    class Poisson(ExponentialFamily):
+        event_shape = torch.Size([1])
+
+        def sufficient_statistic(self, x: Tensor) -> Tensor:
+            return x
+
+        def log_base_measure(self, x: Tensor) -> Tensor:
+            return -torch.lgamma(x + 1).sum(-1)
+
+        def log_partition(self) -> Tensor:
+            return self.eta.exp().sum(-1)
+
+        def sample(self, sample_shape=(), generator=None) -> Tensor:
+            return torch.poisson(self.eta.exp().expand(*sample_shape, *self.eta.shape), generator)
+
+        def with_eta(self, eta: Tensor) -> Poisson:
+            return Poisson(eta)
+
+    q = Poisson(torch.tensor([1.5], dtype=F64))
+    x = torch.arange(40, dtype=F64)[:, None]
+    assert torch.allclose(q.log_prob(x), torch.from_numpy(stats.poisson.logpmf(x[:, 0].numpy(), math.exp(1.5))))
+    with pytest.raises(ValueError, match="h is not 1, so the family must give expected_log_base_measure"):
+        q.entropy()
+
+
 # --- rules that miss -----------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import pytest
 nbformat = pytest.importorskip("nbformat")
 
 from efvae.parameters import declared_parameters  # noqa: E402
-from tools import notebooks, sources  # noqa: E402
+from tools import book, notebooks, sources  # noqa: E402
 
 STEMS = sources.stems()
 
@@ -93,3 +93,13 @@ def test_hash_ignores_words_and_sees_code() -> None:
     assert sources.code_only(code) == sources.code_only('def f(x):\n    """Two."""\n\n    return x\n')
     assert sources.code_only(code) != sources.code_only(code.replace("return x", "return -x"))
     assert sources.code_only('s = "a # b"\n') != sources.code_only('s = "a"\n')
+
+
+def test_a_notebook_is_executed_again_when_records_change_that_it_reads() -> None:
+    def read(stem: str) -> set[str]:
+        return {path.name for path in book.records_read((sources.NOTEBOOKS / f"{stem}.py").read_text("utf-8"))}
+
+    assert {"sec4_2_images", "sec4_2_spiral", "benchmark_image_training"} <= read("sec4_2_images")
+    assert {"sec4_3_text", "sec4_3_rbm", "sec4_3_words", "benchmark_text_epoch"} <= read("sec4_3_text")
+    assert {"sec3_1_rbm", "sec3_1_mrf", "sec4_1_artificial", "sec4_2_images", "sec4_3_text"} <= read("sec5_conclusions")
+    assert "sec4_3_text" not in read("sec2_problem")

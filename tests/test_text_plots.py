@@ -37,15 +37,3 @@ def test_precision_is_drawn_over_the_bits():
     assert "50" in ax.get_ylabel()
     styles = {name: line.get_linestyle() for name, line in zip(lines, ax.get_lines(), strict=True)}
     assert styles["e1"] != styles["e3"]  # not by colour alone
-
-
-def test_curves_are_drawn_over_the_epochs():
-    other = {"epoch": [1.0], "nll_train": [5.0], "nll_test": [6.0]}
-    curves = {"RBM": {"epoch": [5.0, 10, 12], "nll_train": [3.0, 2, 1], "nll_test": [4.0, 3, 2]}, "uniform": other}
-    figure = text_codes.likelihood_curves(curves, {"paper": 2.5})
-    train, test = figure.axes
-    assert drawn(train)["RBM"] == ([5, 10, 12], [3.0, 2, 1])
-    assert drawn(test)["RBM"] == ([5, 10, 12], [4.0, 3, 2])
-    assert drawn(test)["uniform"] == ([1], [6.0])
-    assert [text.get_text() for text in test.texts] == ["paper"]
-    assert not train.texts

@@ -126,10 +126,19 @@ def refuse_bad_values(stem: str, profile: Path | None) -> None:
 
 def inputs_hash(stem: str, parameters: Path | None) -> str:
     """Hash of what the notebook reads besides the package: source, parameters, printed numbers, records."""
-    inputs = [NOTEBOOKS / f"{stem}.py", *([parameters] if parameters else []), ROOT / "results" / "paper_values.csv"]
-    # of the whole section: sec4_3_text also reads sec4_3_rbm and sec4_3_words
-    records = sorted((ROOT / "results").glob(f"{stem.rpartition('_')[0]}_*"))
-    return sources.tree_hash(*inputs, *(path for path in records if path.is_dir()))
+    source = NOTEBOOKS / f"{stem}.py"
+    inputs = [source, *([parameters] if parameters else []), ROOT / "results" / "paper_values.csv"]
+    return sources.tree_hash(*inputs, *records_read(source.read_text("utf-8")))
+
+
+def records_read(source: str) -> list[Path]:
+    """Folders of records that a notebook may read: named in its text, or of an experiment that it uses."""
+    modules = {}
+    for path in (ROOT / "efvae" / "experiments").glob("*.py"):
+        if found := re.search(r'^STEM = "(\w+)"', path.read_text("utf-8"), re.MULTILINE):
+            modules[found[1]] = path.stem
+    folders = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
+    return [f for f in folders if re.search(rf"\b({f.name}|{modules.get(f.name, f.name)})\b", source)]
 
 
 def environment() -> str:

@@ -73,7 +73,19 @@ class ExponentialFamily(ABC):
         """The same family (same base measure) at other natural parameters."""
 
     def expected_log_base_measure(self) -> Tensor:
-        """E log h(x) in nats, shape ``batch``. Zero here: most discrete families have h = 1."""
+        """E log h(x) in nats, shape ``batch``.
+
+        Here zero, for h = 1, which is looked up at some draws. A family with another base measure gives its own.
+
+        Raises:
+            ValueError: h is not 1.
+        """
+        with torch.no_grad():
+            draws = self.sample((2,), torch.Generator(self.eta.device).manual_seed(0))
+            if bool((self.log_base_measure(draws) != 0).any()):
+                raise ValueError(
+                    f"{type(self).__name__}: h is not 1, so the family must give expected_log_base_measure"
+                )
         return torch.zeros_like(self.eta[..., 0])
 
     def support(self) -> Tensor:
@@ -99,9 +111,23 @@ class ExponentialFamily(ABC):
 
         Args:
             x: values, broadcastable to ``sample + batch + event``.
+
+        Raises:
+            ValueError: the values have another event shape.
         """
-        inner = (self.sufficient_statistic(x) * self.eta).sum(-1)
+        self._refuse_another_event(x)
+        # a sum of products would hold them all: codes × observations × components
+        inner = torch.einsum("...d,...d->...", self.sufficient_statistic(x).to(self.eta.dtype), self.eta)
         return self.log_base_measure(x) + inner - self.log_partition()
+
+    def _refuse_another_event(self, x: Tensor) -> None:
+        """Values of another shape would broadcast, and what comes out would look like a log-probability."""
+        n = len(self.event_shape)
+        if x.shape[x.ndim - n :] != self.event_shape:
+            raise ValueError(
+                f"{type(self).__name__}: values must end in the shape {tuple(self.event_shape)}, got {tuple(x.shape)}: "
+                "the last layer of a network must have one output for each natural parameter"
+            )
 
     def mean(self) -> Tensor:
         """Mean parameter E ν(x) = ∇A(η), shape ``(*batch, d)``.

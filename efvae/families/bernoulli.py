@@ -57,6 +57,9 @@ class Bernoulli(ExponentialFamily):
     def log_base_measure(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x[..., 0])
 
+    def expected_log_base_measure(self) -> Tensor:
+        return torch.zeros_like(self.eta[..., 0])
+
     def log_partition(self) -> Tensor:
         # log1p(exp η) overflows in float32 beyond η = 88, and torch's softplus drops e^−η beyond η = 20: 2e-9 off.
         return torch.logaddexp(self.eta, torch.zeros_like(self.eta)).sum(-1)

@@ -56,6 +56,9 @@ class Categorical(ExponentialFamily):
     def log_base_measure(self, x: Tensor) -> Tensor:
         return self.sufficient_statistic(x).sum(-1).log()  # 0 on a listed state, −inf elsewhere
 
+    def expected_log_base_measure(self) -> Tensor:
+        return torch.zeros_like(self.eta[..., 0])
+
     def log_partition(self) -> Tensor:
         return torch.logsumexp(self.eta, -1)
 
@@ -65,6 +68,7 @@ class Categorical(ExponentialFamily):
     # the general laws have products of zero and a logit of −∞
 
     def log_prob(self, x: Tensor) -> Tensor:
+        self._refuse_another_event(x)
         statistic = self.sufficient_statistic(x)
         inner = torch.where(statistic > 0, self.eta, 0.0).sum(-1)
         return statistic.sum(-1).log() + inner - self.log_partition()

@@ -101,6 +101,7 @@ class Gaussian(ExponentialFamily):
     # many standard deviations from zero: in float32 a hundredth of a nat at a thousand. So these three are in μ and σ².
 
     def log_prob(self, x: Tensor) -> Tensor:
+        self._refuse_another_event(x)
         precision = -2 * self.eta.chunk(2, -1)[1]
         return _log_normal(x - self.location, precision)
 
@@ -185,6 +186,7 @@ class GaussianFixedVariance(ExponentialFamily):
     # in μ and σ², as for Gaussian
 
     def log_prob(self, x: Tensor) -> Tensor:
+        self._refuse_another_event(x)
         return _log_normal(x - self.location, 1 / self.variance)
 
     def kl(self, other: ExponentialFamily) -> Tensor:

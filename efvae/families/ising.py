@@ -66,6 +66,9 @@ class BipartiteIsing(ExponentialFamily):
     def log_base_measure(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x[..., 0])
 
+    def expected_log_base_measure(self) -> Tensor:
+        return torch.zeros_like(self.eta[..., 0])
+
     def support(self) -> Tensor:
         return all_bits(sum(self.sizes), self.eta)
 

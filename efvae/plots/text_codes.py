@@ -8,7 +8,7 @@ from statistics import fmean
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-__all__ = ["likelihood_curves", "precision"]
+__all__ = ["precision"]
 
 #: Marks and colours of the encoders, told apart without colour too.
 STYLES = {"e1": ("o-", "black"), "e2": ("s--", "#0072b2"), "e3": ("^:", "#d55e00")}
@@ -45,29 +45,4 @@ def precision(
     ax.minorticks_off()
     ax.set(xlabel="bits", ylabel=f"precision among the {k} nearest", ylim=(0, None))
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
-    return figure
-
-
-def likelihood_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], levels: Mapping[str, float]) -> Figure:
-    """−log-likelihood over training, on training and on test documents.
-
-    Args:
-        curves: for each model its columns ``epoch``, ``nll_train`` and ``nll_test``.
-        levels: other values on test documents, drawn as lines across that half.
-
-    Own: own-text-rbm
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), sharey=True, layout="constrained")
-    styles = [*STYLES.values(), OTHER]
-    for ax, part in zip(axes, ("train", "test"), strict=True):
-        for place, (name, columns) in enumerate(curves.items()):
-            style, colour = styles[place % len(styles)]
-            ax.plot(columns["epoch"], columns[f"nll_{part}"], style[1:], color=colour, label=name)
-        ax.set(title=part, xlabel="epoch")
-    for name, value in levels.items():
-        axes[1].axhline(value, color="0.55", linewidth=0.8)
-        axes[1].annotate(name, (0.99, value), (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
-                         ha="right", fontsize=8, color="0.35")  # fmt: skip
-    axes[0].set_ylabel("$-\\log p(x)$ [nats per document]")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return figure
