@@ -132,13 +132,17 @@ def inputs_hash(stem: str, parameters: Path | None) -> str:
 
 
 def records_read(source: str) -> list[Path]:
-    """Folders of records that a notebook may read: named in its text, or of an experiment that it uses."""
-    modules = {}
-    for path in (ROOT / "efvae" / "experiments").glob("*.py"):
-        if found := re.search(r'^STEM = "(\w+)"', path.read_text("utf-8"), re.MULTILINE):
-            modules[found[1]] = path.stem
+    """Folders of records that a notebook may read: named in its text, or of an experiment that it imports."""
+    texts = {path.stem: path.read_text("utf-8") for path in (ROOT / "efvae" / "experiments").glob("*.py")}
+    named = {module: re.search(r'^STEM = "(\w+)"', text, re.MULTILINE) for module, text in texts.items()}
+    stems = {module: found[1] for module, found in named.items() if found}
+    for module, text in texts.items():  # the name may be imported from another module
+        if found := re.search(r"^from efvae\.experiments\.(\w+) import .*\bSTEM\b", text, re.MULTILINE):
+            stems[module] = stems[found[1]]
+    imports = re.findall(r"^from efvae\.experiments(.*)$", source, re.MULTILINE)
+    used = {stems.get(word) for line in imports for word in re.findall(r"\w+", line)}
     folders = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
-    return [f for f in folders if re.search(rf"\b({f.name}|{modules.get(f.name, f.name)})\b", source)]
+    return [folder for folder in folders if folder.name in used or f'"{folder.name}"' in source]
 
 
 def environment() -> str:
