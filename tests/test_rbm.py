@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import sys
 
 import pytest
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
 
 from efvae import exact
+from efvae.data.digits import Digits
 from efvae.estimators import Exact
+from efvae.experiments import rbm_training
+from efvae.experiments.rbm import Config, run, solve
 from efvae.families import Bernoulli, Categorical, GaussianFixedVariance, Multinomial, all_bits
 from efvae.gibbs import Annealed, PersistentChains, annealed_log_partition, gibbs
 from efvae.harmonium import Harmonium
@@ -218,6 +223,50 @@ def test_tables_agree_with_the_oracles(make) -> None:
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+# --- own-digits-baseline -------------------------------------------------------------------------------------------
+
+FOUR = Digits(*bits(4, 12).float().split(4), sha256="")  # images of four pixels, four in each part
+
+
+@pytest.mark.parametrize(
+    ("kind", "curves"),
+    [
+        ("rbm", {"log_likelihood_validation": (-3.0, -1.0, -2.0)}),
+        ("vae", {"elbo_validation": (-3.0, -1.0, -2.0), "log_likelihood_validation": (-1.0, -2.0, -3.0)}),
+    ],
+)
+def test_the_model_that_is_kept_is_the_best_on_the_validation_images(monkeypatch, kind, curves) -> None:
+    """By a hand-made curve that peaks at the second of three steps, and keeps rising on the training images."""
+    curves |= {name.replace("validation", "train"): (-3.0, -2.0, -1.0) for name in curves}
+    seen: list[dict[str, Tensor]] = []
+
+    def metrics(keeper: rbm_training._Keeper) -> dict[str, float]:
+        seen.append(copy.deepcopy(dict(keeper.model.state_dict())))
+        return {name: values[len(seen) - 1] for name, values in curves.items()}
+
+    monkeypatch.setattr(rbm_training._Keeper, "_metrics", metrics)
+    model, curve, best_step = rbm_training.train(Config(model=kind, latent=2, steps=3, batch_size=4), FOUR)
+    assert best_step == 2
+    assert {name: tuple(curve[name]) for name in curves} == curves
+    torch.testing.assert_close(dict(model.state_dict()), seen[1], rtol=0, atol=0)
+    assert not torch.equal(*(torch.cat([value.flatten() for value in state.values()]) for state in seen[1:]))
+
+
+def test_uniform_bits_in_the_place_of_the_prior_of_an_rbm_against_the_definition() -> None:
+    """Σ_z q(z | x) (log p(x | z) − m log 2 − log q(z | x)), the factors of q and of p(x | z) written out."""
+    model, z = harmonium(0), all_bits(3).double()
+    metrics = rbm_training.evaluate(model, FOUR, 2, torch.Generator().manual_seed(0))
+    for part in ("train", "validation", "test"):
+        x = getattr(FOUR, part).double()
+        with torch.no_grad():
+            code, pixel = x @ model.weight + model.latent_bias, z @ model.weight.T + model.visible_bias
+            log_q = nnf.logsigmoid((2 * z - 1) * code[:, None]).sum(-1)
+            log_x = nnf.logsigmoid((2 * x[:, None] - 1) * pixel).sum(-1)
+            elbo_uniform = (log_q.exp() * (log_x - 3 * math.log(2) - log_q)).sum(1).mean()
+        assert metrics[f"elbo_uniform_{part}"] == pytest.approx(float(elbo_uniform), abs=1e-10)
+        assert abs(metrics[f"elbo_uniform_{part}"] - metrics[f"elbo_{part}"]) > 0.1  # the priors differ
+
+
 class TestDigits:
     @pytest.fixture(autouse=True)
     def _needs_scikit_learn(self) -> None:
@@ -242,8 +291,6 @@ class TestDigits:
             load_digits(0, 17)
 
     def test_one_cell_of_each_kind(self, tmp_path) -> None:
-        from efvae.experiments.rbm import Config, run, solve
-
         small = {"steps": 20, "latent": 3, "width": 4, "chains": 20, "temperatures": 50}
         for config in (
             Config(model="rbm", **small),
@@ -262,8 +309,6 @@ class TestDigits:
         assert run(config, results=tmp_path) == run(config, results=tmp_path)  # the second one is read
 
     def test_likelihoods_of_a_cell_against_the_oracle(self) -> None:
-        from efvae.experiments.rbm import Config, solve
-
         solution = solve(Config(model="vae", decoder="mlp", latent=3, steps=20, width=4))
         rule = exact.enumerate_states(solution.model.prior())
         x = solution.digits.test.double()
@@ -282,8 +327,6 @@ class TestDigits:
         ],
     )
     def test_bad_configs_are_refused(self, values, message) -> None:
-        from efvae.experiments.rbm import Config
-
         with pytest.raises(ValueError, match=message):
             Config(**values)
 
