@@ -20,7 +20,7 @@ from efvae.hashing import near_affine_bound, not_affine, paired_words
 from efvae.networks import CodeTable, mlp
 from efvae.text import evaluate as ev
 from efvae.text.affine_fit import AffineFit, posterior_residual
-from efvae.text.annealed import anneal, importance
+from efvae.text.annealed import LogWeights, anneal, importance
 from efvae.text.enumerated import aggregated, enumerate_codes
 from efvae.text.factorized import best_factorized, code_law, starting_points
 from efvae.text.fitted import broadened, fit_factorized
@@ -470,6 +470,25 @@ def test_estimates_where_codes_are_too_many(hidden):
     assert some != ev.evaluate(model, x, y, budget=budget, seed=1)
     known = {f"{name}_{split}" for name in ev.METRICS for split in ("train", "test")} | {"distance_words"}
     assert set(some) <= known
+
+
+def test_errors_and_effective_chains_of_hand_made_weights(monkeypatch):
+    """Of six chains of each document some weigh nothing and the others the same, so that all has a closed form."""
+    weighing = (1, 6, 2, 1, 6)
+    values = torch.zeros(6, 5).double()
+    for document, n in enumerate(weighing):
+        values[n:, document] = -1e9
+    level = torch.tensor(weighing).double().div(6).log()  # the log of the mean weight
+    gap, family = torch.tensor([1.0, 2, 3, 4, 10]).double(), torch.tensor([0.0, 0, 2, 4, 4]).double()
+    draws = iter([LogWeights((level - gap)[None]), LogWeights((level - family)[None]), LogWeights(values)])
+    monkeypatch.setattr(ev, "importance", lambda *_: next(draws))
+    monkeypatch.setattr(ev, "fit_factorized", lambda score, eta, generator: eta)
+    monkeypatch.setattr(ev, "anneal", lambda *_: LogWeights(values))
+    figures = ev.evaluate(make(3, 0), corpus(), corpus(5, seed=2), budget=ev.Budget(enumerate_bits=2))
+    for name, mean, error in (("gap_ais", 4, math.sqrt(12.5 / 5)), ("gap_fitted_ais", 2, math.sqrt(4 / 5))):
+        assert figures[f"{name}_test"] == pytest.approx(mean)
+        assert figures[f"{name}_se_test"] == pytest.approx(error)
+    assert figures["ais_effective_test"] == pytest.approx(2)
 
 
 def test_wrong_input():
