@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from efvae.data.synthetic import curved_law, synthetic_text
 from efvae.estimators import ARM, DisARM, Exact
 from efvae.experiments import text
 from efvae.families import all_bits
+from efvae.text import training
 from efvae.text.batches import Documents
 from efvae.text.fused import code_costs, code_table, word_sums
 from efvae.text.model import TextVAE
@@ -272,6 +274,24 @@ def test_nan_stops_the_training(corpora):
     with pytest.raises(TrainingError, match="the model: nelbo_train is nan in epoch 1: lower the learning rate"):
         train_together([run, sound], corpora, PHASES)
     assert (run.epoch, sound.epoch) == (0, 6)  # the others are not lost
+
+
+def test_the_seconds_of_an_epoch_are_shared_by_the_models_that_it_trains(corpora, monkeypatch):
+    """An epoch of any models takes 12 seconds: those of all runs add up to those of the clock."""
+    now = [5.0]
+
+    class Passes:
+        def epoch(self, active, estimator, order):
+            now[0] += 12
+            return torch.ones(len(active), len(corpora.figures))
+
+    monkeypatch.setattr(training, "passes", lambda *_, **__: Passes())
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    runs = [new_run(seed=seed) for seed in range(3)]
+    runs[2].epoch = 1  # resumed: it joins the others in the second epoch
+    train_together(runs, corpora, (Phase(2, DisARM()),))
+    assert [run.clock.seconds for run in runs] == [6 + 4, 6 + 4, 4]
+    assert sum(run.clock.seconds for run in runs) == now[0] - 5
 
 
 def test_one_test_document_cannot_select_for_itself(corpora):
