@@ -21,13 +21,13 @@ import efvae.data.images
 from efvae import dcgan, records
 from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.data.images import Images
+from efvae.experiments import image_features, image_truth, images
 from efvae.experiments import image_measures as measures
-from efvae.experiments import image_truth, images
 from efvae.experiments.image_config import Config, fingerprint, load_images, needed
 from efvae.experiments.image_features import classified
 from efvae.experiments.image_pictures import drawn, picture_path, read_picture, reconstructions, write_picture
 from efvae.experiments.image_stages import train_encoder, train_joint
-from efvae.experiments.image_store import Store
+from efvae.experiments.image_store import Store, placed
 from efvae.experiments.image_truth import Truth, chosen_look
 from efvae.image_vae import ImageVAE, best_sigma
 from efvae.train import TrainingError
@@ -391,6 +391,31 @@ def test_covered_classes_and_the_accuracy_on_held_out_images():
     data = Images.of(test, test, (0 * label, label), "abcde")
     found = classified(network, data, Truth(Toy(scale), 3, 1e-6))
     assert found == {"classifier_accuracy": 3 / 8, "classes_covered": 3}
+
+
+def test_the_classifier_is_trained_on_images_with_noise_of_any_level_up_to_a_tenth():
+    """On the grey half of an image the level is the standard deviation, even in [0, 0.1]; white becomes no whiter."""
+    seen = []
+
+    class Recorder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slope = nn.Parameter(torch.ones(2))
+
+        def forward(self, x):
+            seen.append(x.detach().cpu())
+            return x.mean((1, 2, 3))[:, None] * self.slope
+
+    pixels, label = torch.full((4, 3, 16, 16), 153, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    pixels[..., 8:] = 255
+    image_features._train(placed(Recorder()), Images.of(pixels, pixels, (label, label), "ab"), 1)
+    grey, white = seen[0].split(8, -1)
+    level = grey.flatten(1).std(1)
+    assert float(grey.mean()) == pytest.approx(0.2, abs=2e-3)
+    assert float(level.mean()) == pytest.approx(0.05, abs=0.01)
+    assert float(level.std()) == pytest.approx(0.1 / math.sqrt(12), abs=0.005)
+    assert level.max() < 0.11
+    assert white.max() == 1
 
 
 # σ is so large that the layers of the first weights vary by more than the ε of batch normalisation
