@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,7 @@ from efvae import cli, records
 from efvae.locks import try_lock
 from efvae.parameters import UsageError
 from efvae.records import Record
-from efvae.sweep import Group, cells_of, experiment, plan, read_file
+from efvae.sweep import Group, cells_of, experiment, plan, pool, read_file
 from efvae.sweep.plan import _estimate, duration
 from tests.sweeps import FAULTY, ROOT, SITE, environment, left_behind, recorded, sweep
 
@@ -207,6 +209,20 @@ def test_an_estimate_is_of_the_most_similar_records_for_as_many_steps():
     assert _estimate(wanted, known) == 40.0  # twice the median of 10 and 30
     known[2] = record(6.0, model="b", joint_steps=300)
     assert _estimate(wanted | {"model": "b"}, known) == pytest.approx(8.0)
+
+
+def test_the_time_left_is_that_of_the_seconds_expected_of_what_is_missing(faulty, tmp_path, monkeypatch):
+    """Ten expected seconds took twenty: the ninety that are left will take three minutes."""
+    cells = cells_of(faulty, [], ["seed=0:3"])
+    expected = {cell.digest: seconds for cell, seconds in zip(cells, (10.0, 30.0, 60.0), strict=True)}
+    planned = dataclasses.replace(plan(faulty, cells, tmp_path), seconds=expected)
+    sweeping = pool._Sweep(planned, pool.Options(tmp_path, tmp_path), print, print)
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: sweeping.started + 20))
+    assert sweeping._left() == ""  # nothing to go by
+    sweeping.outcome.done[cells[0].digest] = 20.0
+    assert sweeping._left() == f"; 2 left, about {duration(180)}"
+    sweeping.plan = dataclasses.replace(planned, seconds={})  # no record yet: each cell is worth the same
+    assert sweeping._left() == f"; 2 left, about {duration(40)}"
 
 
 def test_the_plan_as_json_keeps_its_groups_while_cells_are_recorded(faulty, tmp_path, capsys):
