@@ -23,7 +23,7 @@ from efvae import cli, records
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.experiments import artificial
 from efvae.records import RecordError
-from efvae.sweep import worker
+from efvae.sweep import cells_of, experiment, plan, pool, worker
 from tests import faults
 from tests.sweeps import FAULTY, ROOT, SITE, full_disk, left_behind, recorded, start, sweep
 
@@ -190,6 +190,19 @@ def test_a_read_only_folder_is_refused_before_anything_runs(faulty, tmp_path, ca
     assert recorded(tmp_path) == {}
 
 
+def test_a_disk_that_fills_up_meanwhile_stops_a_group_before_it_starts(faulty, tmp_path, monkeypatch):
+    found, told = experiment(FAULTY), []
+    planned = plan(found, cells_of(found, [], ["seed=0"]), tmp_path / "results")
+    sweeping = pool._Sweep(planned, pool.Options(tmp_path / "results", tmp_path / "work"), told.append, told.append)
+    sweeping.probe()  # there is room at first
+    monkeypatch.setattr(sweeping, "_start", lambda *_: pytest.fail("started"))
+    with full_disk():
+        sweeping._launch(*planned.missing)
+    assert re.search(r"failed: not started: cannot write .*: File too large; free some space$", "".join(told))
+    assert [reason for reason, _ in sweeping.outcome.failed.values()] == [told[0].split("failed: ", 1)[1]]
+    assert left_behind(tmp_path) == []
+
+
 # --- damage --------------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +269,10 @@ def test_a_checkpoint_of_other_code_or_data_is_not_continued(tmp_path, monkeypat
     assert code(tmp_path / "m.py") == plain
     (tmp_path / "m.py").write_text(source.replace("1", "2"))
     assert code(tmp_path / "m.py") != plain
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "version", {"torch": "1.0"}.__getitem__)
+        assert folder("a") != first
+    assert folder("a") == first
     monkeypatch.setattr(worker, "_code", lambda path: "other")
     assert folder("a") != first
 
