@@ -46,14 +46,21 @@ GOOD = {
 }
 
 
+MOST = 20_000
+
+
 class Server(ThreadingHTTPServer):
-    """Serves a dictionary; hangs up after ``cut`` bytes; knows ``ranges`` or not, or sends them off by ``shift``."""
+    """Serves a dictionary; hangs up after ``cut`` bytes; knows ``ranges`` or not, or sends them off by ``shift``.
+
+    It may keep the length to itself (``told``).
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.pages, self.cut, self.ranges, self.shift, self.asked = dict(GOOD), 10**9, True, 0, []
+        self.told = True
 
     @property
     def url(self) -> str:
@@ -82,7 +89,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(whole - start))
+        if self.server.told:
+            self.send_header("Content-Length", str(whole - start))
         self.end_headers()
         self.wfile.write(body[start : start + self.server.cut])
         return None
@@ -109,7 +117,7 @@ def data(server, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "PATIENCE", 5.0)
     files = tuple(cache.SourceFile(n, len(t), hashlib.sha256(t).hexdigest()) for n, t in TEXTS.items())
-    sources = (cache.Source("set.tgz", ("a.txt", "b.txt")), cache.Source("c.txt", ("c.txt",)))
+    sources = (cache.Source("set.tgz", ("a.txt", "b.txt"), most=MOST), cache.Source("c.txt", ("c.txt",)))
     small = cache.DataSet("20news", server.url + "/", sources, files)
     monkeypatch.setitem(catalog.DATA_SETS, "20news", small)
     return small
@@ -196,6 +204,7 @@ def test_a_server_that_sends_another_part_than_was_asked_for(data, server):
         GOOD["/set.tgz"] + b"more",
         bytes(500),  # of another file
         bytes(len(GOOD["/set.tgz"])),
+        bytes(MOST + 1),  # longer than any of it
     ],
 )
 @pytest.mark.parametrize("ranges", [True, False])
@@ -231,6 +240,45 @@ def test_a_wrong_download_is_named_and_not_installed(data, server, page, body, m
     server.pages = dict(GOOD)
     assert cli.main(["data", "fetch", "20news"]) == 0, "and nothing of it stands in the way afterwards"
     assert everything() == INSTALLED
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("page", "most"), [("/c.txt", len(TEXTS["c.txt"])), ("/set.tgz", MOST)])
+def test_a_download_that_is_too_long_is_not_read_to_its_end(data, server, told, page, most, monkeypatch, capsys):
+    server.pages[page], server.told = bytes(10**7), told
+    kept = []
+    copy = download._copy
+    monkeypatch.setattr(
+        download, "_copy", lambda answer, file, end: (copy(answer, file, end), kept.append(file.tell()))
+    )
+    size = "10000000 bytes" if told else "the server sends more"
+    assert f"{server.url}{page} is too long: {size}, expected at most {most}; is the address" in refused(capsys)
+    assert max([0, *kept]) <= MOST + 1
+    assert everything().get(f"downloads/20news{page}.part") == 0, "nor is it continued"
+    server.pages = dict(GOOD)
+    assert cli.main(["data", "fetch", "20news"]) == 0
+    assert everything() == INSTALLED
+
+
+def test_a_whole_download_that_is_too_long_is_not_taken(data, server):
+    path = (cache.cache_root() / PART).with_suffix("")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(MOST + 1))
+    download.fetch(data)
+    assert server.asked == [("/set.tgz", None), ("/c.txt", None)]
+
+
+def test_a_data_set_says_how_long_its_archives_may_be():
+    for known in catalog.DATA_SETS.values():
+        for source in known.sources:
+            assert source.most > 0 or source.files == (source.path,)
+
+
+def test_no_more_of_a_wrong_file_is_read_than_tells(tmp_path):
+    with (tmp_path / "b.txt").open("wb") as file:
+        file.truncate(2**40)  # a hole: it would not fit into memory
+    with pytest.raises(cache.DataError, match=r"b\.txt is altered"):
+        cache.read(tmp_path, cache.SourceFile("b.txt", 5, hashlib.sha256(TEXTS["b.txt"]).hexdigest()))
 
 
 def test_members_land_in_the_folder_whatever_they_are_called(data, server, tmp_path):

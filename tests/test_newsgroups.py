@@ -276,7 +276,7 @@ def refused(capsys, *words: str) -> str:
 SMALL = cache.DataSet(
     "20news",
     "http://127.0.0.1:9/",
-    (cache.Source("a.tgz", ("a.txt", "b.txt")), cache.Source("c.txt", ("c.txt",))),
+    (cache.Source("a.tgz", ("a.txt", "b.txt"), most=10**6), cache.Source("c.txt", ("c.txt",))),
     tuple(
         cache.SourceFile(name, len(text), hashlib.sha256(text).hexdigest())
         for name, text in (("a.txt", b"alpha\n" * 300), ("b.txt", b"beta\n"), ("c.txt", b"gamma\n"))

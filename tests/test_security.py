@@ -54,8 +54,8 @@ def _dangerous_call(node: ast.Call) -> list[str]:
         found.append("torch.load of more than weights")
     if name == "yaml.load" and given_.get("Loader") not in ("yaml.BaseLoader", "yaml.SafeLoader"):
         found.append("yaml.load with a loader that makes objects")
-    if last == "extractall" or (last == "extract" and given_.get("filter") != "'data'"):
-        found.append(f"{name} without the data filter")
+    if last in ("extract", "extractall"):  # the filter of tarfile's is not in Python before 3.11.4
+        found.append(f"{name} where the archive says")
     return found
 
 
@@ -63,7 +63,7 @@ def _dangerous_call(node: ast.Call) -> list[str]:
     "source",
     ["import pickle", "from joblib import load", "eval(x)", "exec(x)", "os.system(x)", "torch.load(x)", "np.load(x)",
      "np.load(x, allow_pickle=True)", "yaml.load(x)", "yaml.load(x, Loader=yaml.Loader)", "archive.extractall(x)",
-     "archive.extract(x, y)", "subprocess.run(x, shell=True)"],
+     "archive.extract(x, y)", "archive.extract(x, y, filter='data')", "subprocess.run(x, shell=True)"],
 )  # fmt: skip
 def test_the_scan_sees_each_danger(source):
     assert dangers(source)

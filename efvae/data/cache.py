@@ -47,12 +47,14 @@ class Source:
     Args:
         path: below the address of the data set.
         files: names it gives: the members of an archive, or the one file.
+        most: bytes of an archive that are downloaded at most; a single file has its known size.
 
     Own: own-data
     """
 
     path: str
     files: tuple[str, ...]
+    most: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,11 +181,8 @@ def read(folder: Path, file: SourceFile) -> bytes:
     if path is None:
         raise DataError(f"{folder / file.name} is missing (nor is there a {file.name}.gz); {_mend(folder)}")
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                content = stream.read(file.size + 1)  # a wrong file may unpack to anything: no more than tells
-        else:
-            content = path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            content = stream.read(file.size + 1)  # a wrong file may be of any size: no more than tells
     except EOFError as error:
         raise DataError(f"{path} is truncated: its gzip stream breaks off; {_mend(path)}") from error
     except (gzip.BadGzipFile, zlib.error) as error:

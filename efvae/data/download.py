@@ -105,8 +105,9 @@ def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None]
 def _obtain(data: DataSet, source: Source, base: str, path: Path, stage: Path, tell: Callable[[str], None]) -> None:
     """Download and unpack one source; what is left of an older download may be stale, so that a second try is fresh."""
     url = base + source.path
+    most = data.file(path.name).size if source.files == (path.name,) else source.most
     while True:
-        fresh = retrieve(url, path, tell)
+        fresh = retrieve(url, path, most, tell)
         try:
             _unpack(data, source, path, stage, url)
             return
@@ -117,26 +118,27 @@ def _obtain(data: DataSet, source: Source, base: str, path: Path, stage: Path, t
             tell(f"{error}: starting over")
 
 
-def retrieve(url: str, path: Path, tell: Callable[[str], None] = lambda line: None) -> bool:
+def retrieve(url: str, path: Path, most: int, tell: Callable[[str], None] = lambda line: None) -> bool:
     """Download a file; a part of it is kept as ``<path>.part`` and continued, by HTTP Range where the server can.
 
     Args:
         url: http or https.
         path: where to; nothing is done if it is there.
+        most: bytes it has at most; a longer one is refused, and no more than one byte beyond is read.
         tell: gets a line on each attempt.
 
     Returns:
         Whether all of it was transferred just now; older parts may be of an older version.
 
     Raises:
-        DataError: the server's answer, or a transfer that breaks off again and again.
+        DataError: the server's answer, a file that is too long, or a transfer that breaks off again and again.
         OSError: the folder cannot be written.
 
     Own: own-data
     """
     if not url.startswith(("http://", "https://")):
         raise DataError(f"cannot download {url}: expected an address that begins with http:// or https://")
-    if path.exists():
+    if path.exists() and path.stat().st_size <= most:
         return False
     part = path.with_name(f"{path.name}.part")
     fresh = not part.exists()
@@ -144,9 +146,15 @@ def retrieve(url: str, path: Path, tell: Callable[[str], None] = lambda line: No
         _lock(file, part)
         for attempt in range(ATTEMPTS):
             before = file.seek(0, os.SEEK_END)
+            if before > most:  # not a part of it
+                before = file.truncate(0)
             tell(f"continuing {url} at byte {before}" if before else f"downloading {url}")
-            total = _transfer(url, file, before)
+            total = _transfer(url, file, before, most)
             have = file.seek(0, os.SEEK_END)
+            if have > most or (total or 0) > most:
+                file.truncate(0)  # else the next fetch would continue it
+                size = f"{total} bytes" if total else "the server sends more"
+                raise DataError(f"{url} is too long: {size}, expected at most {most}; is the address right?")
             if total is None or have == total:
                 break
             if attempt == ATTEMPTS - 1 or have <= before:
@@ -168,8 +176,8 @@ def _lock(file: BinaryIO, part: Path) -> None:
         raise DataError(f"another process is downloading {part}: wait for it") from error
 
 
-def _transfer(url: str, file: BinaryIO, have: int) -> int | None:
-    """Append what the server sends; return the size of the whole, or None if the server says that it is here."""
+def _transfer(url: str, file: BinaryIO, have: int, most: int) -> int | None:
+    """Append what the server sends; return the size of the whole, None if it does not say; too long, it is not read."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - retrieve has looked at the scheme
@@ -180,7 +188,7 @@ def _transfer(url: str, file: BinaryIO, have: int) -> int | None:
                 if error.headers.get("Content-Range") == f"bytes */{have}":
                     return have
                 file.truncate(0)  # longer than the whole: not a part of it
-                return _transfer(url, file, 0)
+                return _transfer(url, file, 0, most)
             raise DataError(f"{url}: the server answers {error.code} {error.reason}; is the address right?") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
@@ -195,17 +203,19 @@ def _transfer(url: str, file: BinaryIO, have: int) -> int | None:
             total = int(length) if length else None
         elif have:  # another part than was asked for
             file.truncate(0)
-            return _transfer(url, file, 0)
+            return _transfer(url, file, 0, most)
         else:
             raise DataError(f"{url}: the server answers {answer.status} where the whole file was asked for")
-        _copy(answer, file)
+        if (total or 0) <= most:
+            _copy(answer, file, most + 1)
     return total
 
 
-def _copy(answer: http.client.HTTPResponse, file: BinaryIO) -> None:
-    while True:
+def _copy(answer: http.client.HTTPResponse, file: BinaryIO, end: int) -> None:
+    """Append what comes, up to the byte ``end`` of the file."""
+    while left := end - file.seek(0, os.SEEK_END):
         try:
-            chunk = answer.read(CHUNK)
+            chunk = answer.read(min(CHUNK, left))
         except (OSError, http.client.HTTPException):
             return  # broken off: the caller compares sizes
         if not chunk:
@@ -236,7 +246,11 @@ def _extract(data: DataSet, source: Source, path: Path, stage: Path, url: str) -
                     raise DataError(
                         f"{name} from {url} is altered: {member.size} bytes, expected {data.file(name).size}"
                     )
-                archive.extract(member.replace(name=name), stage, filter="data")
+                # not archive.extract: only the bytes count, and its safe form is not in Python before 3.11.4
+                content = archive.extractfile(member)
+                if content is not None:
+                    with content, (stage / name).open("wb") as file:
+                        shutil.copyfileobj(content, file)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{url} is not a sound archive: nothing was installed") from error
     except OSError as error:

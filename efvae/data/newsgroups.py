@@ -30,6 +30,7 @@ FILES = DataSet(
         Source(
             "20news-bydate-matlab.tgz",
             ("train.data", "train.label", "train.map", "test.data", "test.label", "test.map"),
+            most=30_000_000,  # more than its files have without compression
         ),
         Source("vocabulary.txt", ("vocabulary.txt",)),
     ),
