@@ -22,7 +22,15 @@ from typing import Any
 
 from efvae.values import TYPES, Range, Value, convert, nearest, parse, parse_range, shown
 
-__all__ = ["Parameter", "UsageError", "chosen_values", "declared_parameters", "load_notebook", "one_line"]
+__all__ = [
+    "Parameter",
+    "UsageError",
+    "chosen_values",
+    "declared_parameters",
+    "load_notebook",
+    "one_line",
+    "read_texts",
+]
 
 
 class UsageError(ValueError):
@@ -56,7 +64,7 @@ class Parameter:
         """Bring a given value to the declared type and range.
 
         Args:
-            given: text from a command line, or a value from YAML.
+            given: text from a command line, or a default, or text or a list of texts from YAML.
             from_text: whether it is the former.
 
         Raises:
@@ -175,7 +183,7 @@ def chosen_values(
     if profile is not None:
         source = _profile_path(path, profile)
         for name, given in _read_profile(source).items():
-            values[str(name)] = _lookup(known, str(name), f" (in {source})").check(given, from_text=False)
+            values[name] = _lookup(known, name, f" (in {source})").check(given, from_text=False)
     for name, text in pairs:
         values[name] = _lookup(known, name).check(text, from_text=True)
     return values
@@ -205,7 +213,7 @@ def _read_profile(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_texts(path.read_text(encoding="utf-8"), deepest=2)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read the profile {path}: {one_line(error)}") from None
     if content is None:
@@ -213,6 +221,53 @@ def _read_profile(path: Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"profile {path}: expected lines 'name: value'; got {shown(content)}")
     return content
+
+
+def read_texts(text: str, deepest: int) -> Any:
+    """Read YAML as texts, lists and dictionaries: what a text means is for the declared type to say.
+
+    Anchors, of which a few lines make gigabytes, tags, and keys that are given twice are refused.
+
+    Args:
+        text: the YAML.
+        deepest: how deep lists and dictionaries may lie in each other.
+
+    Raises:
+        ValueError: one of these.
+        yaml.YAMLError: no YAML.
+
+    Own: own-run
+    """
+    import yaml
+
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        line = event.start_mark.line + 1
+        if getattr(event, "anchor", None) is not None:
+            raise ValueError(f"line {line}: expected no anchors (&) and aliases (*); write the values out")
+        if getattr(event, "tag", None) is not None:
+            raise ValueError(f"line {line}: expected no tags (!); leave them away, or put the text in quotes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > deepest:
+            raise ValueError(f"line {line}: expected at most {deepest} lists or dictionaries in each other")
+    return _texts(yaml.compose(text, Loader=yaml.BaseLoader))
+
+
+def _texts(node: Any) -> Any:
+    if node is None or isinstance(node.value, str):
+        return node and node.value
+    if node.id == "sequence":
+        return [_texts(item) for item in node.value]
+    texts: dict[str, Any] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key.value, str):
+            raise ValueError(f"line {line}: expected a name before ':'")
+        if key.value in texts:
+            raise ValueError(f"line {line}: {shown(key.value)} is given twice; give it once")
+        texts[key.value] = _texts(value)
+    return texts
 
 
 def one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,13 @@ _EXPECTED = {
     "list[float]": "finite numbers separated by commas, such as 0.1,1e-3",
     "list[str]": "texts separated by commas, such as a,b",
 }
+
+
+#: Writes a value with its first 20 items, to depth 3: all that can be seen of a message's 50 characters.
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 3
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = _BRIEF.maxset = _BRIEF.maxfrozenset = 20
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 200
 
 
 def check_fields(
@@ -85,13 +93,18 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def shown(value: object) -> str:
     """Show a value in an error message: quoted, printable, on one line, cut after 50 characters.
 
+    Of a value that is no text, such as lists in lists, no more is written out than is shown.
+
     Args:
         value: anything.
 
     Own: own-run
     """
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
+    if isinstance(value, str):
+        text = ascii(value)
+        return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
+    text = _BRIEF.repr(value).encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= 60 else f"{text[:50]}..."
 
 
 def parse(text: str, kind: str) -> Value:
@@ -136,10 +149,9 @@ def _finite(number: float) -> float:
 
 
 def convert(value: object, kind: str) -> Value:
-    """Bring an already typed value (from YAML, or a default) to a declared type.
+    """Bring an already typed value (a default), or text and lists of texts (from YAML), to a declared type.
 
-    Text is read by ``parse``, because YAML hands over ``1e-3`` as text. A whole number serves as a float,
-    nothing else changes its type.
+    Text is read by ``parse``. A whole number serves as a float, nothing else changes its type.
 
     Args:
         value: as it came.
@@ -170,8 +182,7 @@ def _typed_scalar(value: object, kind: str) -> Scalar:
             return _finite(float(value))
         except (ValueError, OverflowError):
             pass  # falls through to the refusal
-    hint = " (in YAML, put it in quotes)" if kind == "str" else ""
-    raise ValueError(f"expected {_EXPECTED[kind]}{hint}; got {shown(value)}")
+    raise ValueError(f"expected {_EXPECTED[kind]}; got {shown(value)}")
 
 
 @dataclass(frozen=True)

@@ -173,10 +173,18 @@ def write_profile(notebook: Path, text: str, name: str = "quick") -> None:
         ("seed: -1", "parameter seed: expected in [0, 2**31); got -1"),
         ("rate: fast", "parameter rate: expected a finite number"),
         ("rate: .nan", "parameter rate: expected a finite number"),
-        ("name: 16", "parameter name: expected text (in YAML, put it in quotes); got 16"),
-        ("name: 2026-01-01", "parameter name: expected text (in YAML"),
-        ("bits: 8", "parameter bits: expected whole numbers"),
-        ("bits: [[8]]", "parameter bits: expected a whole number"),
+        ("seed: 1:30", "parameter seed: expected a whole number such as 16; got '1:30'"),
+        ("seed: 0x10", "parameter seed: expected a whole number such as 16; got '0x10'"),
+        ("joint: yes", "parameter joint: expected true or false; got 'yes'"),
+        ("name: [16]", "parameter name: expected text; got ['16']"),
+        ("seed: 1\nrate: 1\nseed: 2", "line 3: 'seed' is given twice; give it once"),
+        ("bits: eight", "parameter bits: expected whole numbers"),
+        ("bits: [[8]]", "line 1: expected at most 2 lists or dictionaries in each other"),
+        ("bits: [" * 10_000, "line 1: expected at most 2 lists"),
+        ("bits: &a [8]", "line 1: expected no anchors (&) and aliases (*); write the values out"),
+        ("bits: *a", "line 1: expected no anchors"),
+        ("seed: !!int 1", "line 1: expected no tags (!)"),
+        ("[1]: 2", "line 1: expected a name before ':'"),
         ("- seed", "expected lines 'name: value'"),
         ("seed: [1", "cannot read the profile"),
         ("seed: !!python/object/apply:os.getcwd []", "cannot read the profile"),
@@ -186,6 +194,12 @@ def write_profile(notebook: Path, text: str, name: str = "quick") -> None:
 def test_a_bad_profile_is_refused(text, message, notebook, capsys):
     write_profile(notebook, text)
     assert message in refused(capsys, "run", notebook, "--profile", "quick")
+
+
+def test_a_profile_is_read_as_the_command_line_is(notebook):
+    write_profile(notebook, "seed: 010\nname: 010\nrate: 1_0e-2\nbits: 07\ntags: [no, 1.50, 'a,b']\n")
+    chosen = runner.chosen_values(notebook, runner.declared_parameters(notebook), [], "quick")
+    assert chosen == {"seed": 10, "name": "010", "rate": 0.1, "bits": [7], "tags": ["no", "1.50", "a,b"]}
 
 
 def test_a_missing_profile_names_the_nearest(notebook, capsys):

@@ -19,6 +19,7 @@ import efvae.experiments
 from efvae import cli, records
 from efvae.checkpoint import CheckpointError, load_checkpoint
 from efvae.records import Record, RecordError
+from efvae.values import shown
 from tests.sweeps import FAULTY, ROOT, SITE, left_behind, recorded, sweep
 
 # --- what the sources do not do ------------------------------------------------------------------------------------
@@ -210,6 +211,26 @@ def test_no_bytes_of_a_sweep_file_end_in_a_traceback(faulty, tmp_path, capsys, c
     path = tmp_path / "a.yaml"
     path.write_bytes(content)
     ended_well(capsys, cli.main(["sweep", str(path), "--dry-run", "--results", str(tmp_path)]))
+
+
+def test_a_few_lines_of_yaml_do_not_grow_to_gigabytes(faulty, tmp_path, capsys):
+    """Each line doubles the one before: 2**40 items."""
+    lines = ["- &a0 [x, x]", *(f"- &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))]
+    (tmp_path / "a.yaml").write_text(f"stem: {FAULTY}\ngrid:\n  seed:\n" + "".join(f"    {line}\n" for line in lines))
+    (tmp_path / "b.yaml").write_text("seed:\n" + "".join(f"  {line}\n" for line in lines))
+    for words in (["sweep", str(tmp_path / "a.yaml")], ["run", "sec2_problem", "--profile", str(tmp_path / "b.yaml")]):
+        assert cli.main(words) == 2
+        assert "expected no anchors (&) and aliases (*)" in capsys.readouterr().err
+
+
+def test_a_value_in_a_message_is_short_whatever_it_is():
+    grown: object = ["x", "x"]
+    for _ in range(40):
+        grown = [grown, grown]
+    assert shown(grown) == "[[[[...], [...]], [[...], [...]]], [[[...], [...]], ..."[:50] + "..."
+    assert shown(list(range(10**6))) == "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,..."
+    assert shown(["é", 0.5, None, True]) == "['\\xe9', 0.5, None, True]"
+    assert shown("x" * 100) == f"'{'x' * 49}... (102 characters)"
 
 
 EXPERIMENTS = ("artificial", "rbm", "encoder_families", "text", "text_words", "text_rbm", "images")

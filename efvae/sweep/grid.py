@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import efvae.experiments
-from efvae.parameters import UsageError, one_line
+from efvae.parameters import UsageError, one_line, read_texts
 from efvae.records import config_dict, config_hash
 from efvae.records.command import config_kinds, read_value
 from efvae.values import nearest, shown
@@ -145,7 +145,7 @@ def read_file(path: Path) -> tuple[str, list[Grid]]:
     import yaml
 
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - text only
+        content = read_texts(path.read_text(encoding="utf-8"), deepest=5)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read the sweep file {shown(str(path))}: {one_line(error)}") from None
     expected = "expected 'stem: <experiment>' and 'grid:' with lines 'key: [v1, v2]'"
