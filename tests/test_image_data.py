@@ -200,16 +200,46 @@ def test_a_zip_with_a_damaged_directory_is_one_line(folder, tmp_path):
 def test_an_empty_and_an_oversized_picture_are_named_or_skipped(folder, monkeypatch):
     sound = images.load_folder(folder, 16).sha256
     (folder / "a" / "7.png").write_bytes(b"")
-    (folder / "a" / "8.png").write_bytes(jpeg(300, 200))  # a warning of Pillow
-    (folder / "a" / "9.png").write_bytes(jpeg(500, 400))  # its error
+    (folder / "a" / "8.png").write_bytes(jpeg(300, 200))  # more than our limit
+    (folder / "a" / "9.png").write_bytes(jpeg(500, 400))  # Pillow's error
     (folder / "b" / "7.png").write_bytes(jpeg(2, 600))  # small until it is scaled to 16 x 4800
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90_000)
+    monkeypatch.setattr(images, "MOST_PIXELS", 50_000)
     big, narrow = "more than 50000 pixels", "too narrow: 2 x 600 pixels"
     line = rf"read: a/7.png \(an empty file\), a/8.png \({big}\), a/9.png \({big}\), b/7.png \({narrow}\); mend"
     with pytest.raises(DataError, match=line):
         images.load_folder(folder, 16)
     found = images.load_folder(folder, 16, on_bad="skip")
     assert (found.skipped, found.sha256) == (("a/7.png", "a/8.png", "a/9.png", "b/7.png"), sound)
+
+
+def test_a_huge_file_is_named_or_skipped_before_it_is_read(folder, tmp_path, monkeypatch):
+    sound = images.load_folder(folder, 16).sha256
+    (folder / "a" / "7.png").write_bytes(bytes(100_001))
+    monkeypatch.setattr(images, "MOST_BYTES", 100_000)
+    packed = zipped(folder, tmp_path / "mine.zip", zipfile.ZIP_DEFLATED)
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "open", None)  # nor is it opened
+        with pytest.raises(ValueError, match="more than 100000 bytes"), images._opened(packed) as (_, content):
+            content("a/7.png")
+    for place in (folder, packed):
+        with pytest.raises(DataError, match=r"1 of 13 images in .* cannot be read: a/7.png \(more than 100000 bytes\)"):
+            images.load_folder(place, 16)
+        found = images.load_folder(place, 16, on_bad="skip")
+        assert (found.skipped, found.sha256) == (("a/7.png",), sound)
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, 5000, "16"])
+def test_a_size_out_of_range_is_refused(folder, value):
+    for load in (lambda: images.load_folder(folder, value), lambda: images.load_photographs(value)):
+        with pytest.raises(ValueError, match=rf"size must be a whole number of pixels in \[1, 4096\]; got {value}"):
+            load()
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, -1, float("nan")])
+def test_a_share_out_of_range_is_refused(folder, value):
+    with pytest.raises(ValueError, match=rf"held_out must be a number in \(0, 1\); got {value}"):
+        images.load_folder(folder, 16, held_out=value)
 
 
 def stored_as_png(pixels, mode=None, **options) -> bytes:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import lzma
-import math
 import os
 import struct
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -46,6 +45,11 @@ FILES = DataSet(
 )
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+#: Larger files and pictures are refused before they are read or decoded: a small zip may hold gigabytes of zeros.
+MOST_BYTES = 2**27
+MOST_PIXELS = 50_000_000
+#: Pixels a side at most.
+MOST_SIZE = 4096
 #: Names of at most this many bad files are told.
 TOLD = 5
 #: What zipfile raises on damaged or encrypted archives, and Pillow on broken files.
@@ -104,9 +108,11 @@ def load_photographs(size: int = 64) -> Images:
 
     Raises:
         DataError: the zip is not there or not the known one.
+        ValueError: ``size`` is no whole number in its range.
 
     Own: own-images
     """
+    _check_size(size)
     content = read(data_folder(FILES), FILES.files[0])
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = sorted(name for name in archive.namelist() if name.lower().endswith(ENDINGS))
@@ -130,16 +136,20 @@ def load_folder(
         path: folder or zip; by default what ``EFVAE_IMAGES`` names.
         size: pixels a side.
         on_bad: ``stop`` at unreadable files and name them, or ``skip`` them and go on; a line to stderr counts them.
-        held_out: share of images, chosen by a hash of their names, for the part ``test``.
+            Files of more than ``MOST_BYTES`` or ``MOST_PIXELS`` count as unreadable.
+        held_out: share of images in (0, 1), chosen by a hash of their names, for the part ``test``.
 
     Raises:
         DataError: nothing there (a wrong place is told from a missing one), no images in it, unreadable files.
-        ValueError: ``on_bad`` is neither of the two.
+        ValueError: ``on_bad`` is neither of the two, or ``size`` or ``held_out`` out of its range.
 
     Own: own-images
     """
     if on_bad not in ("stop", "skip"):
         raise ValueError(f"on_bad must be stop or skip; got {on_bad!r}")
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out must be a number in (0, 1); got {held_out}")
+    _check_size(size)
     place = _place(path)
     bad: list[tuple[str, str]] = []
     with _opened(place) as (names, content):
@@ -166,6 +176,11 @@ def load_folder(
         raise DataError(f"{place} holds {readable} readable images: expected at least 2 ({', '.join(ENDINGS)})")
     train, test = (torch.from_numpy(part[: len(of)]) for part, of in zip(pixels, kept, strict=True))
     return _split(train, test, kept, [name for name, _ in bad])
+
+
+def _check_size(size: object) -> None:
+    if not isinstance(size, int) or not 1 <= size <= MOST_SIZE:
+        raise ValueError(f"size must be a whole number of pixels in [1, {MOST_SIZE}]; got {size}")
 
 
 def _split(train: Tensor, test: Tensor, names: list[list[str]], skipped: list[str]) -> Images:
@@ -203,14 +218,28 @@ def _opened(place: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
     """Names of the image files in order, and what reads one; hidden files are passed over."""
     if place.is_dir():
         others = [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
-        yield _image_names(others, place), lambda name: (place / name).read_bytes()
+        yield (
+            _image_names(others, place),
+            lambda name: _content((place / name).stat().st_size, lambda: (place / name).open("rb")),
+        )
         return
     try:
         archive = zipfile.ZipFile(place)
     except BROKEN as error:
         raise DataError(f"{place} is a damaged zip ({_reason(error)}): get or make it anew") from error
     with archive:
-        yield _image_names(archive.namelist(), place), archive.read
+        yield (
+            _image_names(archive.namelist(), place),
+            lambda name: _content(archive.getinfo(name).file_size, lambda: archive.open(name)),
+        )
+
+
+def _content(size: int, opened: Callable[[], IO[bytes]]) -> bytes:
+    """A file's bytes, unless it is longer than an image may be; where the size is a lie, no more than it says."""
+    if size > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes")
+    with opened() as file:
+        return file.read(size + 1)
 
 
 def _image_names(others: list[str], place: Path) -> list[str]:
@@ -234,15 +263,17 @@ def _square(content: bytes, size: int) -> NDArray[np.uint8]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(content)) as image:
+                if image.width * image.height > MOST_PIXELS:  # known before anything is decoded
+                    raise Image.DecompressionBombError
                 rgb = _rgb(image)
         except UnidentifiedImageError:  # its message names a buffer
             raise ValueError("no image of a known kind" if content else "an empty file") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise ValueError(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from None
+            raise ValueError(f"more than {MOST_PIXELS} pixels") from None
     if rgb.size != (size, size):
         scale = size / min(rgb.size)
         width, height = (max(size, round(side * scale)) for side in rgb.size)
-        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        if width * height > MOST_PIXELS:
             raise ValueError(f"too narrow: {rgb.width} x {rgb.height} pixels")
         # averaging where a whole number of pixels makes one, else the tutorial's bilinear with antialiasing
         whole = rgb.width == rgb.height and rgb.width % size == 0
