@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -286,18 +287,26 @@ def test_a_wrong_place_is_told_from_a_missing_one(folder, tmp_path, monkeypatch)
 
 
 def test_the_command_verifies_the_zip(folder, tmp_path, monkeypatch, capsys):
-    assert cli.main(["data", "verify", "images"]) == 2
-    assert "images is not here" in capsys.readouterr().err
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "fruits360-34-64px.zip").write_bytes(b"x" * 48703881)
-    monkeypatch.setenv("EFVAE_DATA", str(tmp_path))
-    assert cli.main(["data", "verify", "images"]) == 2
-    assert "fruits360-34-64px.zip is altered" in capsys.readouterr().err
-    monkeypatch.delenv("EFVAE_DATA")
-    assert cli.main(["data", "fetch", "images"]) == 2
-    line = capsys.readouterr().err.strip()
-    assert "no address" in line
-    assert "\n" not in line
+    """What it says to do can be done: no address serves the photographs."""
+
+    def refused(action: str) -> str:
+        assert cli.main(["data", action, "images"]) == 2
+        line = capsys.readouterr().err.strip()
+        assert "\n" not in line
+        assert "efvae data fetch" not in line
+        return line
+
+    there = "no address serves it; let EFVAE_DATA name the folder that holds images/ with fruits360-34-64px.zip"
+    assert refused("verify").endswith(f"images is not here (looked for {tmp_path / 'cache' / 'images'}): {there}")
+    assert "no address" in refused("fetch")
+    for root in (tmp_path / "cache", tmp_path):
+        (root / "images").mkdir(parents=True)
+        if root == tmp_path:
+            monkeypatch.setenv("EFVAE_DATA", str(tmp_path))
+        assert re.search(r"zip is missing .*; put the original file there", refused("verify"))
+        with (root / "images" / "fruits360-34-64px.zip").open("wb") as file:
+            file.truncate(48703881)
+        assert re.search(r"fruits360-34-64px.zip is altered.*; put the original file there", refused("verify"))
 
 
 def test_ellipses_are_a_function_of_their_factors():

@@ -31,6 +31,7 @@ class SourceFile:
         name: file name.
         size: bytes, uncompressed.
         sha256: checksum of the uncompressed content.
+        served: whether ``efvae data fetch`` can bring it; a message says what to do.
 
     Own: own-data
     """
@@ -38,6 +39,7 @@ class SourceFile:
     name: str
     size: int
     sha256: str
+    served: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,13 @@ def data_folder(data: DataSet) -> Path:
     if not named:
         folder = cache_root() / data.name
         if not folder.is_dir():
-            raise DataError(
-                f"{data.name} is not here (looked for {folder}): run 'efvae data fetch {data.name}', "
-                f"or let EFVAE_DATA name the folder that holds {data.name}/"
+            names = ", ".join(file.name for file in data.files)
+            mend = (
+                f"run 'efvae data fetch {data.name}', or let EFVAE_DATA name the folder that holds {data.name}/"
+                if data.sources
+                else f"no address serves it; let EFVAE_DATA name the folder that holds {data.name}/ with {names}"
             )
+            raise DataError(f"{data.name} is not here (looked for {folder}): {mend}")
         return folder
     root = Path(named).expanduser().absolute()
     if not root.is_dir():
@@ -153,15 +158,17 @@ def check_content(content: bytes, file: SourceFile, where: Path | str) -> None:
     Own: own-data
     """
     if len(content) < file.size:
-        raise DataError(f"{where} is truncated: {len(content)} bytes, expected {file.size}; {_mend(where)}")
+        raise DataError(f"{where} is truncated: {len(content)} bytes, expected {file.size}; {_mend(where, file)}")
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
-        raise DataError(f"{where} is altered: sha256 {found[:12]}…, expected {file.sha256[:12]}…; {_mend(where)}")
+        raise DataError(f"{where} is altered: sha256 {found[:12]}…, expected {file.sha256[:12]}…; {_mend(where, file)}")
 
 
-def _mend(where: Path | str) -> str:
+def _mend(where: Path | str, file: SourceFile) -> str:
     if isinstance(where, Path) and os.environ.get("EFVAE_DATA"):
-        return "put the original file there, or unset EFVAE_DATA"
+        return "put the original file there" + (", or unset EFVAE_DATA" if file.served else "")
+    if not file.served:
+        return "put the original file there, or let EFVAE_DATA name another folder"
     return "fetch it again with 'efvae data fetch'"
 
 
@@ -179,14 +186,14 @@ def read(folder: Path, file: SourceFile) -> bytes:
     """
     path = _locate(folder, file.name)
     if path is None:
-        raise DataError(f"{folder / file.name} is missing (nor is there a {file.name}.gz); {_mend(folder)}")
+        raise DataError(f"{folder / file.name} is missing (nor is there a {file.name}.gz); {_mend(folder, file)}")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             content = stream.read(file.size + 1)  # a wrong file may be of any size: no more than tells
     except EOFError as error:
-        raise DataError(f"{path} is truncated: its gzip stream breaks off; {_mend(path)}") from error
+        raise DataError(f"{path} is truncated: its gzip stream breaks off; {_mend(path, file)}") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is altered: not a sound gzip file ({error}); {_mend(path)}") from error
+        raise DataError(f"{path} is altered: not a sound gzip file ({error}); {_mend(path, file)}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     check_content(content, file, path)

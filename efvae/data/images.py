@@ -1,6 +1,17 @@
 """Images for section 4.2: the redistributable photographs, or a folder or zip of your own such as CelebA.
 
 CelebA may not be redistributed. Let ``EFVAE_IMAGES`` name your ``img_align_celeba.zip``, or a folder of images.
+
+The photographs are 22012 of 34 kinds of fruit from Fruits-360, https://github.com/Horea94/Fruit-Images-Dataset, version
+2018.07.01.0, commit 001248019d050f8c7616aeb2f52967df0d7b6e7c: MIT licence, copyright 2017-2018 Mihai Oltean and Horea
+Muresan, whose text is in the zip. Only kinds that the readme of that version lists were taken, with their names and the
+authors' split, 16477 to train on and 5535 held out; what later releases added is under another licence. The original
+files of 100 x 100 pixels came unchanged from public repositories that hold parts of the data set:
+Erkkapekka/Homework5CNN at 5963809 (apples, pears, orange, lemon Meyer: 10382 images), Icequeen12/fruits360 at 11a7a11
+(14 other kinds: 9006), aviv275/fruits360-eacnn-full at 822111c (white grape, pineapple: 1312),
+FarshidNooshi/Fruits-360-Dataset-Classifier at 26f66ea (mango: 656) and amirrezarajabi/Fruits360-Classifier at d34ee10
+(cherry: 656). They were scaled to 64 x 64 by Pillow (bicubic) and saved as JPEG of quality 90. Cite: H. Muresan and
+M. Oltean, Fruit recognition from images using deep learning, Acta Univ. Sapientiae, Informatica 10 (2018) 26-42.
 """
 
 from __future__ import annotations
@@ -35,11 +46,14 @@ __all__ = ["FILES", "Images", "load_folder", "load_photographs", "scaled"]
 
 FILES = DataSet(
     name="images",
-    address="",  # redistributable, but nobody serves this file: see data_folder's message
+    address="",  # redistributable, but nobody serves this file
     sources=(),
     files=(
         SourceFile(
-            "fruits360-34-64px.zip", 48703881, "2149de22bdc2957fd774fd029aace20645ef8668024a981d28ff88ce69b1964f"
+            "fruits360-34-64px.zip",
+            48703881,
+            "2149de22bdc2957fd774fd029aace20645ef8668024a981d28ff88ce69b1964f",
+            served=False,
         ),
     ),
 )
