@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from efvae.data.cache import DataError
 from efvae.parameters import UsageError
@@ -20,7 +20,10 @@ __all__ = ["main"]
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose refusals are one line."""
+    """An argument parser whose refusals are one line, and that takes no word for another: ``--param`` is no option."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Report bad input; exit code 2.

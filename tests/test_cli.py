@@ -137,6 +137,9 @@ def test_bad_values_are_refused(given, message, notebook, capsys):
 def test_bad_words_are_refused(notebook, capsys):
     assert "expected 2 arguments" in refused(capsys, "run", notebook, "-p", "seed")
     assert "unrecognized arguments" in refused(capsys, "run", notebook, "--profil_", "x")
+    assert "unrecognized arguments: --param" in refused(capsys, "run", notebook, "--param", "seed", "7", "--list")
+    assert "unrecognized arguments: --lis" in refused(capsys, "run", notebook, "--lis")
+    assert "unrecognized arguments: --dry" in refused(capsys, "sweep", "sec4_1_artificial", "--dry")
     assert "invalid choice" in refused(capsys, "rum")
     assert "-p belongs to" in refused(capsys, "scoreboard", "-p", "a", "b")
 
