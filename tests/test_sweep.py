@@ -98,6 +98,7 @@ def test_other_bad_words_are_refused(faulty, tmp_path, capsys):
         ([FAULTY, "--jobs", "0"], "--jobs must be a whole number in [1, 1024]; got 0"),
         ([FAULTY, "--threads", "-1"], "--threads must be"),
         ([FAULTY, "--jobs", "two"], "invalid int value"),
+        ([FAULTY, "--json"], "give --dry-run with it"),
         ([FAULTY, "--only", "12345678"], "this sweep has no cell '12345678'"),
     ):
         assert efvae_("sweep", *words, "--results", tmp_path / "r", "--work", tmp_path / "w") == 2, words

@@ -61,6 +61,8 @@ def main(options: argparse.Namespace) -> int:
 
     Own: own-sweep
     """
+    if options.json and not options.dry_run:
+        raise UsageError("--json prints a plan and runs nothing: give --dry-run with it, or leave it away")
     if options.what.endswith((".yaml", ".yml")):
         stem, grids = read_file(Path(options.what))
     else:
