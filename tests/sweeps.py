@@ -38,11 +38,12 @@ def environment(**extra: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path} | extra
 
 
-def start(folder: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, cwd: Path | None = None, **extra: str) -> subprocess.Popen[str]:
     """`efvae sweep`, with results and scratch below a folder, in a process group of its own."""
     where = ["--results", str(folder / "results"), "--work", str(folder / "scratch")]
     return subprocess.Popen(
-        [sys.executable, "-m", "efvae", "sweep", *where, *words],
+        [sys.executable, "-P", "-m", "efvae", "sweep", *where, *words],
+        cwd=cwd,
         env=environment(**extra),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -53,9 +54,9 @@ def start(folder: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
     )
 
 
-def sweep(folder: Path, *words: str, **extra: str) -> tuple[int, str, str]:
+def sweep(folder: Path, *words: str, cwd: Path | None = None, **extra: str) -> tuple[int, str, str]:
     """Run it to its end: exit code, output, errors."""
-    process = start(folder, *words, **extra)
+    process = start(folder, *words, cwd=cwd, **extra)
     out, errors = process.communicate(timeout=300)
     return process.returncode, out, errors
 

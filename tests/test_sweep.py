@@ -302,6 +302,32 @@ def test_no_failing_cell_stops_another(tmp_path):
     assert (code, told.splitlines()[-1]) == (0, "0 done, 2 skipped, 0 failed")
 
 
+def test_a_process_takes_no_code_from_the_current_folder(tmp_path):
+    here = tmp_path / "here"
+    (here / "efvae").mkdir(parents=True)
+    for name in ("ast.py", "hashlib.py", "queue.py", "efvae/__init__.py"):
+        (here / name).write_text("raise SystemExit('code of the current folder')")
+    code, told, errors = sweep(tmp_path, FAULTY, "--grid", "kind=fine", cwd=here)
+    assert (code, told.splitlines()[-1], errors) == (0, "1 done, 0 skipped, 0 failed", "")
+
+
+def test_a_process_computes_with_the_code_of_its_driver(tmp_path, monkeypatch):
+    """Another checkout on PYTHONPATH comes after ours."""
+    from efvae.sweep.process import start
+
+    monkeypatch.setenv("PYTHONPATH", str(SITE))
+    asked = {}
+
+    class Child:
+        stdin = (tmp_path / "stdin").open("wb")
+
+    monkeypatch.setattr("subprocess.Popen", lambda *words, **how: asked.update(how) or Child())
+    process = start(Group(()), [], {}, tmp_path / "log", 1)
+    process.report.close()
+    Child.stdin.close()
+    assert asked["env"]["PYTHONPATH"] == os.pathsep.join([str(ROOT), str(SITE)])
+
+
 def computed(log: Path) -> list[str]:
     return sorted(log.read_text().splitlines()) if log.exists() else []
 

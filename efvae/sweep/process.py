@@ -111,14 +111,16 @@ def start(group: Group, locks: Sequence[Lock], request: Mapping[str, object], lo
     """
     number = str(threads)
     report = _memory_file()
+    # the code of this very checkout, wherever we were started: -P keeps the current folder out
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("wb") as errors:
         child = subprocess.Popen(
-            [sys.executable, "-m", "efvae.sweep.worker"],
+            [sys.executable, "-P", "-m", "efvae.sweep.worker"],
             stdin=subprocess.PIPE,
             stdout=report,
             stderr=errors,
             pass_fds=[lock.handle for lock in locks],
-            env=os.environ | {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number},
+            env=os.environ | {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number, "PYTHONPATH": path},
         )
     with contextlib.suppress(BrokenPipeError):  # dead already: its end is noticed in a moment
         assert child.stdin is not None  # noqa: S101 - for the type checker
