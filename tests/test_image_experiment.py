@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import efvae.data.images
-from efvae import dcgan, records
+from efvae import cli, dcgan, records
 from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.data.images import Images
 from efvae.experiments import image_features, image_truth, images
@@ -30,6 +30,7 @@ from efvae.experiments.image_stages import train_encoder, train_joint
 from efvae.experiments.image_store import Store, placed
 from efvae.experiments.image_truth import Truth, chosen_look
 from efvae.image_vae import ImageVAE, best_sigma
+from efvae.sweep import cells_of, experiment, plan
 from efvae.train import TrainingError
 from tests.sweeps import full_disk
 
@@ -655,6 +656,51 @@ def test_own_images_are_decoded_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(efvae.data.images, "_square", lambda *words: decoded.append(1) or decode(*words))
     assert "no classes" in refused(["data=folder", "--results", str(tmp_path / "results")], capsys)
     assert len(decoded) == 40
+
+
+@pytest.fixture
+def planned():
+    """How many of an experiment's cells a plan finds recorded; checksums of the images are known to it alone."""
+    found = experiment(images.STEM)
+    images._sha256_of.cache_clear()
+
+    def count(words, results, **how) -> int:
+        return len(plan(found, cells_of(found, [], words), results, **how).recorded)
+
+    yield count
+    images._sha256_of.cache_clear()
+
+
+def test_a_plan_finds_recorded_cells(learned, folder, planned):
+    stages = ["stage=gan,encoder,joint_fixed,joint_learned"]
+    assert planned([word for word in WORDS if not word.startswith("stage=")] + stages, folder / "results") == 3
+
+
+def test_a_plan_decodes_own_images_once(tmp_path, monkeypatch, planned):
+    own_folder(tmp_path / "own", monkeypatch, 40)
+    decode, decoded = efvae.data.images._square, []
+    monkeypatch.setattr(efvae.data.images, "_square", lambda *words: decoded.append(1) or decode(*words))
+    for refresh in (False, True):
+        assert planned(["data=folder", "seed=0:3", "size=16"], tmp_path / "results", refresh=refresh) == 0
+    assert len(decoded) == 40
+    own_folder(tmp_path / "other", monkeypatch, 30)
+    planned(["data=folder", "size=16"], tmp_path / "results")
+    assert len(decoded) == 70
+
+
+def test_a_plan_without_the_images_is_one_line(tmp_path, monkeypatch, planned, capsys):
+    for name in ("EFVAE_IMAGES", "EFVAE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("EFVAE_CACHE", str(tmp_path))
+    efvae.data.images.load_photographs.cache_clear()
+    for data, message in (("photographs", "images is not here"), ("folder", "let EFVAE_IMAGES name")):
+        for extra in ("--dry-run", "--refresh"):
+            words = ["--grid", f"data={data}", "--results", str(tmp_path / "r"), "--work", str(tmp_path / "w"), extra]
+            assert cli.main(["sweep", images.STEM, *words]) == 2
+            told = capsys.readouterr()
+            assert message in told.err
+            assert (told.out, told.err.count("\n")) == ("", 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_that_explodes_is_one_line(learned, folder, tmp_path, capsys):

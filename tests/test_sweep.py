@@ -257,14 +257,32 @@ def test_durations_are_for_people(seconds, text):
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize("stem", ["sec4_1_artificial", "sec3_1_rbm", "sec3_1_mrf"])
-def test_every_experiment_of_the_project_can_be_swept(stem):
+@pytest.mark.parametrize("stem", sorted(path.name for path in (ROOT / "results").glob("sec*")))
+def test_every_experiment_of_the_project_can_be_swept(stem, monkeypatch):
+    if stem == "sec4_2_images":  # the others name their data without having them
+        have_photographs(monkeypatch)
     found = experiment(stem)
-    committed = records.load(stem, ROOT / "results")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in committed[0].config.items()}
-    words = [f"{name}={value}" for name, value in values.items()]
+    config = records.load(stem, ROOT / "results")[0].config
+    words = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in config.items()]
     (cell,) = cells_of(found, [], words)
     assert plan(found, [cell], ROOT / "results").recorded == {cell.digest}
+
+
+def have_photographs(monkeypatch) -> None:
+    beside = ROOT.parent / "shared" / "data"
+    root = os.environ.get("EFVAE_DATA") or str(beside)
+    if not (Path(root) / "images").is_dir():
+        pytest.skip("the photographs are not here: set EFVAE_DATA to the folder that holds images/")
+    monkeypatch.setenv("EFVAE_DATA", root)
+
+
+def test_the_digits_are_read_once_for_a_plan(tmp_path, monkeypatch):
+    found, read = experiment("sec3_1_rbm"), []
+    load = found.module.load_digits
+    monkeypatch.setattr(found.module, "load_digits", lambda *words: read.append(words) or load(*words))
+    found.module._sha256.cache_clear()
+    plan(found, cells_of(found, [], ["seed=0:3", "threshold=4,8"]), tmp_path)
+    assert len(read) == 1
 
 
 def test_help_needs_nothing_heavy():
@@ -430,7 +448,7 @@ def test_a_killed_holder_frees_its_lock(tmp_path):
 def test_a_worker_ends_with_its_driver(tmp_path):
     """Its standard input ends: nobody would take its answer."""
     request = {"module": "efvae.experiments.faulty", "configs": [{"seconds": 60.0}], "results": str(tmp_path),
-               "checkpoint": str(tmp_path / "c"), "refresh": False, "device": "cpu"}  # fmt: skip
+               "checkpoint": str(tmp_path / "c"), "refresh": False, "device": "cpu", "data": [None]}  # fmt: skip
     worker = [sys.executable, "-m", "efvae.sweep.worker"]
     log = tmp_path / "log"
     child = subprocess.Popen(worker, stdin=subprocess.PIPE, env=environment(FAULTY_LOG=str(log)))

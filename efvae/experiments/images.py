@@ -26,10 +26,12 @@ See :mod:`efvae.data.images` for where images come from.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -50,7 +52,7 @@ from efvae.metrics.frechet import distance, moments
 from efvae.records import Record
 from efvae.train import Curve
 
-__all__ = ["STAGES", "STEM", "Config", "Solution", "run", "solve"]
+__all__ = ["STAGES", "STEM", "Config", "Solution", "data_sha256", "run", "solve"]
 
 #: Stages that start from the encoder by conditional likelihood.
 ENDS = ("encoder_elbo", "joint_fixed", "joint_learned")
@@ -169,6 +171,27 @@ def run(
             return known
     found = solve(config, checkpoint, results, refresh=refresh, device=device, images=images)
     return found.records[config.stage]
+
+
+def data_sha256(config: Config) -> str:
+    """Checksum of the images of a cell, which its record is named by; ``efvae sweep`` finds records by it.
+
+    Args:
+        config: the cell.
+
+    Raises:
+        efvae.data.cache.DataError: the images are not there, or wrong.
+
+    Paper: sec-4-2
+    """
+    place = os.environ.get("EFVAE_IMAGES") if config.data in ("celeba", "folder") else None
+    return _sha256_of(config.data, config.size, config.on_bad, place)
+
+
+@lru_cache(maxsize=16)
+def _sha256_of(data: str, size: int, on_bad: str, place: str | None) -> str:
+    """By what determines the images: a sweep of many cells decodes them once. They themselves are not kept."""
+    return load_images(Config(data=data, size=size, on_bad=on_bad)).sha256
 
 
 class _Run:

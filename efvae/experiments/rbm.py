@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -158,7 +159,12 @@ def data_sha256(config: Config) -> str:
 
     Own: own-digits-baseline
     """
-    return load_digits(config.seed, config.threshold).sha256
+    return _sha256()  # of the grey images: the same for every split and threshold
+
+
+@lru_cache(maxsize=1)
+def _sha256() -> str:
+    return load_digits().sha256
 
 
 def _shown(config: Config) -> tuple[str, ...]:

@@ -143,6 +143,9 @@ def plan(
 
     Own: own-sweep
     """
+    if refresh:  # nothing is looked up then, but missing data are told before anything starts
+        for cell in cells:
+            found.data_sha256(cell.config)
     recorded, broken = set(), {}
     for cell in [] if refresh else cells:
         try:

@@ -206,6 +206,7 @@ class _Sweep:
         request = {
             "module": self.plan.experiment.module.__name__,
             "configs": [config_dict(cell.config) for cell in group.cells],
+            "data": [self.plan.experiment.data_sha256(cell.config) for cell in group.cells],
             "results": str(self.options.results.absolute()),
             "checkpoint": str(checkpoints.absolute()),
             "refresh": refresh,
