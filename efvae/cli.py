@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 from efvae.data.cache import DataError
 from efvae.parameters import UsageError
 from efvae.records import RecordError
+from efvae.records.command import hush, lacking
 from efvae.sweep import command as sweep_command
+from efvae.values import shown
 
 __all__ = ["main"]
 
@@ -40,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words, by default those of the command line.
 
     Returns:
-        The exit code: 0 done, 1 it ran and something failed, 2 bad input.
+        The exit code: 0 done, 1 it ran and something failed, 2 bad input or a package that is not installed, 130
+        interrupted, 141, as of a program that SIGPIPE ended, if nobody reads the output.
 
     Own: own-run
     """
@@ -50,15 +53,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pairs and options.command != "run":
         parser.error("-p belongs to 'efvae run'")
     try:
-        if options.command == "run":
-            return _run(options, pairs)
-        return {"sweep": sweep_command.main, "data": _data, "scoreboard": _scoreboard}[options.command](options)
+        code = _command(options, pairs)
+        sys.stdout.flush()  # a reader that is gone shows here, not while Python ends
+    except ImportError as error:
+        if not (told := lacking(error)):
+            raise
+        print(f"efvae: error: {told}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        hush()
+        return 141
     except (UsageError, RecordError, DataError) as error:
         print(f"efvae: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("efvae: interrupted", file=sys.stderr)
         return 130
+    return code
+
+
+def _command(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
+    if options.command == "run":
+        return _run(options, pairs)
+    return {"sweep": sweep_command.main, "data": _data, "scoreboard": _scoreboard}[options.command](options)
 
 
 def _take_pairs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -103,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
     from efvae import runner
 
+    for name in dict(pairs):
+        if sum(name == given for given, _ in pairs) > 1:
+            raise UsageError(f"parameter {shown(name)} is given twice: give it once")
     path = runner.find_notebook(options.notebook)
     parameters = runner.declared_parameters(path)
     values = runner.chosen_values(path, parameters, pairs, options.profile)

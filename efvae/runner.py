@@ -25,6 +25,9 @@ from efvae.values import Value, nearest, shown
 
 __all__ = ["Parameter", "RunError", "UsageError", "chosen_values", "declared_parameters", "execute", "find_notebook"]
 
+#: Variables that name a file or a folder.
+_FOLDERS = ("EFVAE_RESULTS", "EFVAE_DATA", "EFVAE_CACHE", "EFVAE_IMAGES", "EFVAE_INCEPTION")
+
 
 class RunError(RuntimeError):
     """A notebook failed while running; the message is one line.
@@ -83,6 +86,9 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
     os.environ["PYTHONPATH"] = os.pathsep.join(  # the kernel must find this package, installed or not
         [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
+    for name in _FOLDERS:  # relative ones are of our folder; the kernel starts in the notebook's
+        if (named := os.environ.get(name)) and not named.startswith("~"):
+            os.environ[name] = str(Path(named).absolute())
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "run.ipynb"
         try:

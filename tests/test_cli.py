@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from efvae import cli, records, runner, values
+from efvae.experiments import rbm
 
 NOTEBOOK = """\
 # %% [markdown]
@@ -141,6 +143,7 @@ def test_bad_words_are_refused(notebook, capsys):
     assert "unrecognized arguments: --lis" in refused(capsys, "run", notebook, "--lis")
     assert "unrecognized arguments: --dry" in refused(capsys, "sweep", "sec4_1_artificial", "--dry")
     assert "invalid choice" in refused(capsys, "rum")
+    assert "parameter 'seed' is given twice" in refused(capsys, "run", notebook, "-p", "seed", 1, "-p", "seed", 2)
     assert "-p belongs to" in refused(capsys, "scoreboard", "-p", "a", "b")
 
 
@@ -277,6 +280,36 @@ def test_list_shows_the_declarations(notebook, capsys):
     assert "seed: int = 3  # in [0, 2**31): seed of the run" in capsys.readouterr().out
 
 
+def test_nobody_reads_the_list(notebook):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "efvae", "run", notebook, "--list"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=records.project_root())
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_folders_named_by_variables_are_ours_and_not_the_kernels(notebook, tmp_path, monkeypatch):
+    named = ("EFVAE_RESULTS", "EFVAE_DATA", "EFVAE_IMAGES", "EFVAE_CACHE", "PYTHONPATH")
+    for name, value in zip(named, ("mine", "../data", "~/images", "", ""), strict=True):
+        monkeypatch.setenv(name, value)
+    met = {}
+
+    def execute(node, scratch, **how):
+        met.update({name: os.environ[name] for name in named[:4]})
+        scratch.write_text("{}")
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    monkeypatch.chdir(tmp_path)
+    assert efvae("run", notebook, "-o", tmp_path / "out.ipynb") == 0
+    assert met == {
+        "EFVAE_RESULTS": str(tmp_path / "mine"),
+        "EFVAE_DATA": str(tmp_path / "../data"),
+        "EFVAE_IMAGES": "~/images",
+        "EFVAE_CACHE": "",
+    }
+
+
 def _parameters(folder: Path) -> tuple[Path, list[runner.Parameter]]:
     path = folder / "tiny.py"
     path.write_text(NOTEBOOK)
@@ -350,6 +383,16 @@ def test_without_papermill_one_line_says_how_to_get_it(notebook, capsys, monkeyp
     told = refused(capsys, "run", notebook)
     assert "papermill" in told
     assert "pip install" in told
+
+
+def test_without_an_optional_package_one_line_says_how_to_get_it(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a.yaml").write_text("stem: sec4_1_artificial")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    told = refused(capsys, "sweep", tmp_path / "a.yaml", "--dry-run")
+    assert told == "efvae: error: this needs yaml, which is not installed: pip install 'efvae[notebooks]'\n"
+    rbm._sha256.cache_clear()
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert "pip install 'efvae[digits]'" in refused(capsys, "sweep", "sec3_1_rbm", "--dry-run")
 
 
 def test_every_notebook_of_the_project_declares_its_parameters():

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import math
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -701,6 +702,12 @@ def test_a_plan_without_the_images_is_one_line(tmp_path, monkeypatch, planned, c
             assert message in told.err
             assert (told.out, told.err.count("\n")) == ("", 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_pillow_one_line_says_how_to_get_it(tmp_path, monkeypatch, capsys):
+    own_folder(tmp_path / "own", monkeypatch, 4)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert "pip install 'efvae[images]'" in refused(["data=folder", "--results", str(tmp_path / "results")], capsys)
 
 
 def test_training_that_explodes_is_one_line(learned, folder, tmp_path, capsys):

@@ -1,11 +1,14 @@
 """Records: exact round trip, hash of everything that matters, whole files only, bad input named in one line."""
 
 import dataclasses
+import importlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efvae import records
-from efvae.records import Record, RecordError
+from efvae.records import Record, RecordError, command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +280,51 @@ def test_command_refuses_bad_input_in_one_line(word, message, tmp_path, capsys, 
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_command_refuses_a_key_that_is_given_twice(tmp_path, capsys):
+    assert records.main(Config, run, ["seed=1", "seed=2", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: key 'seed' is given twice: give it once\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_ends_in_one_line_when_interrupted(capsys):
+    def interrupted(config, **options):
+        raise KeyboardInterrupt
+
+    assert records.main(Config, interrupted, []) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_command_says_which_package_is_missing(capsys, monkeypatch):
+    for name, extra in (("safetensors", "train"), ("PIL", "images"), ("sklearn", "digits")):
+        monkeypatch.setitem(sys.modules, name, None)
+        assert records.main(Config, lambda config, name=name, **options: importlib.import_module(name), []) == 2
+        told = f"error: this needs {name}, which is not installed: pip install 'efvae[{extra}]'\n"
+        assert capsys.readouterr() == ("", told)
+    for wrong in ("efvae_misspelled", "json.misspelled"):  # a fault of the code keeps its traceback
+        with pytest.raises(ImportError):
+            records.main(Config, lambda config, wrong=wrong, **options: importlib.import_module(wrong), [])
+
+
+def test_a_missing_package_is_looked_for_in_the_extra_that_brings_it():
+    extras = tomllib.loads((records.project_root() / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    called = {"PIL": "pillow", "pytorch_fid": "pytorch-fid", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    for package, extra in command._EXTRAS.items():
+        assert any(re.match(rf"{called.get(package, package)}\b", need) for need in extras[extra]), package
+
+
+def test_command_ends_quietly_when_nobody_reads():
+    code = (
+        "import dataclasses, sys; from efvae import records\n"
+        "config = dataclasses.make_dataclass('Config', [('seed', int, 0)])\n"
+        "sys.exit(records.main(config, print, ['--help']))"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_command_help_lists_the_keys(capsys):

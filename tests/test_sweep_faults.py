@@ -23,7 +23,7 @@ from efvae import cli, records
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.experiments import artificial
 from efvae.records import RecordError
-from efvae.sweep import cells_of, experiment, plan, pool, worker
+from efvae.sweep import Options, cells_of, experiment, plan, pool, run, worker
 from tests import faults
 from tests.sweeps import FAULTY, ROOT, SITE, full_disk, left_behind, recorded, start, sweep
 
@@ -91,6 +91,30 @@ def test_a_terminated_or_interrupted_sweep_leaves_nothing_running(tmp_path):
         for _ in range(1000):
             time.sleep(0.01 * faults.alive(child))
         assert not faults.alive(child)
+
+
+def test_a_sweep_whose_output_nobody_reads_goes_on(tmp_path):
+    process = start(tmp_path, FAULTY, "--grid", "seed=0:3")
+    process.stdout.close()  # as `| head -1` does after the first line
+    process.stdout = None
+    _, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (0, "")
+    assert len(recorded(tmp_path)) == 3
+    assert left_behind(tmp_path) == []
+
+
+def test_what_cannot_be_told_leaves_no_lock(tmp_path, monkeypatch, faulty):
+    monkeypatch.setenv("PYTHONPATH", str(SITE))
+    found = experiment(FAULTY)
+    how = Options(tmp_path / "results", tmp_path / "work")
+
+    def tell(line):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run(plan(found, cells_of(found, [], ["seed=0:2"]), how.results), how, tell)
+    assert len(recorded(tmp_path)) == 1
+    assert left_behind(tmp_path) == []
 
 
 # --- two at once ---------------------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ Own: own-records
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from efvae.records.origin import results_root
 from efvae.records.record import Record
 from efvae.values import TYPES, nearest, parse, shown
 
-__all__ = ["config_kinds", "main", "read_value"]
+__all__ = ["config_kinds", "hush", "lacking", "main", "read_value"]
 
 _USAGE = """usage: python -m {module} [key=value ...] [--results DIR] [--refresh]{options}
 
@@ -36,17 +38,63 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
 
     Returns:
         The exit code: 0; 1 after a run that could not go on, such as one whose loss became NaN; 2 after bad input, a
-        checkpoint that cannot be used or written included. Either is reported in one line.
+        checkpoint that cannot be used or written included, or a package that is not installed; 130 after Ctrl-C. Each
+        is reported in one line. 141, as of a program that SIGPIPE ended, if nobody reads the output.
 
     Own: own-records
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(config_type, run, list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # a reader that is gone shows here, not while Python ends
+    except ImportError as error:
+        if not (told := lacking(error)):
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        hush()
+        return 141
+    return code
+
+
+def lacking(error: ImportError) -> str | None:
+    """What to install, in one line; None if the package is none of the optional ones.
+
+    Args:
+        error: what an import raised.
+
+    Own: own-records
+    """
+    if "pip install" in str(error):  # says it itself
+        return str(error)
+    package = (error.name or "").partition(".")[0]
+    extra = _EXTRAS.get(package) if isinstance(error, ModuleNotFoundError) else None
+    return f"this needs {package}, which is not installed: pip install 'efvae[{extra}]'" if extra else None
+
+
+def hush() -> None:
+    """Send further output nowhere: nobody reads it, and Python would complain of that when it ends.
+
+    Own: own-records
+    """
+    with contextlib.suppress(OSError, ValueError):  # not a file, as under a test
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _main(config_type: type, run: Callable[..., Record], words: list[str]) -> int:
     if "-h" in words or "--help" in words:
         print(_help(config_type, run))
         return 0
     try:
         values, options = _split(words, config_type, run)
         record = run(config_type(**values), **options)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:  # RecordError is a ValueError; what cannot be read or written an OSError
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -115,7 +163,10 @@ def _split(words: list[str], config_type: type, run: Callable[..., Record]) -> t
                 raise ValueError(f"{word} needs a {'name' if word == '--device' else 'path'} after it")
             options[word[2:]] = words.pop(0) if word == "--device" else Path(words.pop(0))
         else:
-            values.update([_pair(word, kinds)])
+            name, value = _pair(word, kinds)
+            if name in values:
+                raise ValueError(f"key {shown(name)} is given twice: give it once")
+            values[name] = value
     return values, options
 
 
@@ -125,6 +176,18 @@ def _pair(word: str, kinds: dict[str, str]) -> tuple[str, Any]:
         raise ValueError(f"expected key=value; got {shown(word)}")
     return name, read_value(name, text, kinds)
 
+
+#: The extra of pyproject.toml that brings each optional package.
+_EXTRAS = {
+    "PIL": "images",
+    "matplotlib": "notebooks",
+    "papermill": "notebooks",
+    "pytorch_fid": "fid",
+    "safetensors": "train",
+    "sklearn": "digits",
+    "torchvision": "fid",
+    "yaml": "notebooks",
+}
 
 #: Options that not every experiment takes: how their value is written, and what they do.
 _OPTIONS = {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from efvae.parameters import UsageError
 from efvae.records import results_root
+from efvae.records.command import hush
 from efvae.sweep.grid import Cell, Experiment, cells_of, experiment, read_file
 from efvae.sweep.plan import Plan, plan
 from efvae.sweep.pool import Options, run
@@ -80,14 +81,14 @@ def main(options: argparse.Namespace) -> int:
         for line in [json.dumps(_described(planned))] if options.json else planned.lines(how.jobs):
             _tell(line)
         return 0
-    _tell(planned.summary(how.jobs))
+    _report(planned.summary(how.jobs))
     try:
-        outcome = run(planned, how, _tell, _status if sys.stdout.isatty() else lambda line: None)
+        outcome = run(planned, how, _report, _status if sys.stdout.isatty() else lambda line: None)
     except KeyboardInterrupt:
-        _tell("interrupted: the same command continues it")
+        _report("interrupted: the same command continues it")
         raise
     for line in [*outcome.table(planned), *_kept(how.work / stem / "checkpoints")]:
-        _tell(line)
+        _report(line)
     return 1 if outcome.failed else 0
 
 
@@ -147,5 +148,13 @@ def _tell(line: str) -> None:
     print(f"{clear}{printable}", flush=True)
 
 
+def _report(line: str) -> None:
+    """Tell, or go on without output: who computes for hours under ``| head`` wants the records all the same."""
+    try:
+        _tell(line)
+    except BrokenPipeError:
+        hush()
+
+
 def _status(line: str) -> None:
-    print(f"\r\x1b[K{line[:100]}", end="", flush=True)
+    print(f"\r\x1b[K{line[:100]}", end="", flush=True)  # to a terminal only, which is no pipe

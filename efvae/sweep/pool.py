@@ -216,7 +216,13 @@ class _Sweep:
         self.running.append(start(group, locks, request, self.work / f"{group.key}.log", self.options.threads))
 
     def _harvest(self, each: Process) -> None:
-        """Take in what an ended process said of its cells, and that it said nothing of some."""
+        try:
+            self._take_in(each)
+        finally:  # its locks are released even if what it said cannot be told
+            each.close()
+
+    def _take_in(self, each: Process) -> None:
+        """What an ended process said of its cells, and that it said nothing of some."""
         unsaid = {cell.digest: cell for cell in each.group.cells}
         now, ok = time.monotonic(), True
         for message in each.messages():
@@ -236,7 +242,6 @@ class _Sweep:
             each.log.unlink(missing_ok=True)
             self._tell_total(f"{each.group.label}: done in {duration(now - each.started)}")
         shutil.rmtree(self.work / f"{each.group.key}.refresh", ignore_errors=True)
-        each.close()
 
     def _fail(self, group: Group, reason: str, log: Path | None) -> None:
         """Give up a cell; a group that ran is split, since one cell may be guilty for all."""

@@ -26,6 +26,7 @@ from typing import Any
 
 from efvae.parameters import one_line
 from efvae.records import Record, config_dict, config_hash, read, same
+from efvae.records.command import lacking
 
 __all__ = ["main"]
 
@@ -163,6 +164,8 @@ def _is_from(error: BaseException, module: str, name: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ImportError) and (lack := lacking(error)):
+        return lack
     if _is_memory(error):
         return f"out of memory: {one_line(error)}"
     told = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("efvae.")
