@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae.checkpoint import load_checkpoint, save_checkpoint
+from efvae.values import check_fields
 
 __all__ = ["Curve", "TrainConfig", "TrainingError", "fit", "not_finite"]
 
@@ -50,15 +51,12 @@ class TrainConfig:
     checkpoint_every: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("eval_every", 1), ("checkpoint_every", 0), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"TrainConfig: {name} must be at least {low}, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"TrainConfig: learning_rate must be positive, got {self.learning_rate}")
+        least = {"steps": 1, "eval_every": 1, "checkpoint_every": 0, "seed": 0}
+        check_fields(self, least=least, positive=("learning_rate",))
         if self.final_learning_rate is not None and not self.final_learning_rate >= 0:
-            raise ValueError(f"TrainConfig: final_learning_rate must not be negative, got {self.final_learning_rate}")
+            raise ValueError(f"final_learning_rate must not be negative; got {self.final_learning_rate}")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"TrainConfig: betas must be in [0, 1), got {self.betas}")
+            raise ValueError(f"betas must be in [0, 1); got {self.betas}")
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 … steps − 1."""

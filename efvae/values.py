@@ -13,7 +13,8 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 __all__ = ["TYPES", "Range", "check_fields", "convert", "nearest", "parse", "parse_range"]
 
@@ -42,18 +43,20 @@ _BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 200
 
 
 def check_fields(
-    config: object,
+    config: Any,
     *,
     choices: Mapping[str, Iterable[object]] | None = None,
     least: Mapping[str, int] | None = None,
+    within: Mapping[str, tuple[int, int]] | None = None,
     positive: Sequence[str] = (),
 ) -> None:
-    """Refuse a configuration with a value out of its range.
+    """Refuse a configuration with a value out of its range, or with a field of type int that is no whole number.
 
     Args:
         config: an instance of a dataclass.
         choices: allowed values of some fields.
         least: smallest value of some whole numbers; all of them are below 2**31.
+        within: smallest and largest value of some whole numbers.
         positive: fields that are positive, finite numbers.
 
     Raises:
@@ -61,6 +64,7 @@ def check_fields(
 
     Own: own-run
     """
+    _check_whole(config)
     for name, allowed in (choices or {}).items():
         if (value := getattr(config, name)) not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
@@ -69,9 +73,19 @@ def check_fields(
             raise ValueError(f"{name} must be a whole number of at least {low}; got {value}")
         if value >= 2**31:
             raise ValueError(f"{name} must be below 2**31; got {value}")
+    for name, (low, high) in (within or {}).items():
+        if not low <= (value := getattr(config, name)) <= high:
+            raise ValueError(f"{name} must be a whole number in [{low}, {high}]; got {value}")
     for name in positive:
-        if not ((value := getattr(config, name)) > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be a positive number; got {value}")
+        if not (isinstance(value := getattr(config, name), (int, float)) and value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a positive number; got {shown(value)}")
+
+
+def _check_whole(config: Any) -> None:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type in (int, "int") and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ValueError(f"{field.name} must be a whole number; got {shown(value)}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

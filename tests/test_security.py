@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import io
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -234,6 +236,17 @@ def test_a_value_in_a_message_is_short_whatever_it_is():
 
 
 EXPERIMENTS = ("artificial", "rbm", "encoder_families", "text", "text_words", "text_rbm", "images")
+
+
+@pytest.mark.parametrize("name", [*EXPERIMENTS, "spiral", "curve"])
+def test_a_whole_number_is_one_from_python_too(name):
+    config_type = importlib.import_module(f"efvae.experiments.{name}").Config
+    whole = [field.name for field in dataclasses.fields(config_type) if field.type == "int"]
+    assert whole
+    for key in whole:
+        for value in (2.0, 512.5, "1", True, None, [1]):
+            with pytest.raises(ValueError, match=rf"^{key} must be a whole number; got {re.escape(repr(value))}$"):
+                config_type(**{key: value})
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -435,5 +435,5 @@ def test_an_affine_decoder_has_no_bend_and_config_is_validated():
     encoder = Conditional(torch.nn.Linear(2, 2), Gaussian.from_mean_log_variance)
     assert curve.bent_share(VAE(Prior(prior.eta, Gaussian), affine, encoder).double()) == pytest.approx(0, abs=1e-12)
     for bad in ({"variances": (0.1, 0.2)}, {"points": 3}, {"hidden": 0}):
-        with pytest.raises(ValueError, match="Config: "):
+        with pytest.raises(ValueError, match=f"^{next(iter(bad))} must"):
             curve.Config(**bad)

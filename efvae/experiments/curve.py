@@ -20,6 +20,7 @@ from efvae.families import Gaussian, GaussianFixedVariance
 from efvae.models import VAE, Conditional, Prior
 from efvae.networks import mlp
 from efvae.objectives import elbo as elbo_by_estimator
+from efvae.values import check_fields
 
 __all__ = ["Config", "Stage", "bent_share", "curve", "ideal_gap", "rate", "run"]
 
@@ -48,10 +49,8 @@ class Config:
     def __post_init__(self) -> None:
         falling = all(a > b for a, b in zip(self.variances, self.variances[1:], strict=False))
         if not self.variances or not falling or self.variances[-1] < 1e-4:
-            raise ValueError(f"Config: variances must fall and stay above 1e-4, got {self.variances}")
-        for name, low in (("points", 8), ("hidden", 1), ("iterations", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"Config: {name} must be at least {low}, got {getattr(self, name)}")
+            raise ValueError(f"variances must fall and stay above 1e-4; got {self.variances}")
+        check_fields(self, least={"points": 8, "hidden": 1, "iterations": 1, "seed": 0})
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from efvae.families import Bernoulli, BipartiteIsing, Tabular
 from efvae.models import VAE, CategoricalOver, Conditional, MakeFamily, Prior
 from efvae.networks import mlp
 from efvae.records import Record
+from efvae.values import check_fields
 
 __all__ = ["FAMILIES", "STEM", "Config", "random_vae", "run"]
 
@@ -62,12 +63,9 @@ class Config:
     evaluations: int = 300
 
     def __post_init__(self) -> None:
-        for name, low, high in (("seed", 0, 2**31 - 1), ("pixels", 2, 10), ("group_1", 1, 3), ("group_2", 1, 3),
-                                ("hidden", 1, 1000), ("width", 1, 1000), ("evaluations", 1, 10**6)):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be a whole number in [{low}, {high}]; got {getattr(self, name)}")
-        if not (self.scale > 0 and math.isfinite(self.scale)):
-            raise ValueError(f"scale must be a positive number; got {self.scale}")
+        within = {"seed": (0, 2**31 - 1), "pixels": (2, 10), "group_1": (1, 3), "group_2": (1, 3), "hidden": (1, 1000),
+                  "width": (1, 1000), "evaluations": (1, 10**6)}  # fmt: skip
+        check_fields(self, within=within, positive=("scale",))
 
 
 def random_vae(config: Config) -> tuple[VAE, Rule, Tensor, Tensor]:

@@ -71,12 +71,10 @@ class Config:
     def __post_init__(self) -> None:
         choices = {"model": MODELS, "decoder": ("affine", "mlp"), "encoder": ("affine", "mlp"),
                    "prior": ("uniform", "bits")}  # fmt: skip
-        check_fields(self, choices=choices, positive=("learning_rate",))
         most = {"threshold": BRIGHTEST} | ({} if self.model == "rbm-pcd" else {"latent": ENUMERABLE})
-        for name in ("latent", "seed", "steps", "batch_size", "width", "chains", "sweeps", "temperatures", "threshold"):
-            value, low, high = getattr(self, name), int(name != "seed"), most.get(name, 2**31 - 1)
-            if not low <= value <= high:
-                raise ValueError(f"{name} must be a whole number in [{low}, {high}]; got {value}")
+        counts = ("latent", "steps", "batch_size", "width", "chains", "sweeps", "temperatures", "threshold")
+        within = {"seed": (0, 2**31 - 1)} | {name: (1, most.get(name, 2**31 - 1)) for name in counts}
+        check_fields(self, choices=choices, within=within, positive=("learning_rate",))
 
 
 @dataclass(frozen=True)
