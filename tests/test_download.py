@@ -26,12 +26,12 @@ TEXTS = {
 }
 
 
-def tar(*members: tuple[str, bytes], **links: str) -> bytes:
+def tar(*members: tuple[str, bytes], comment: str = "", **links: str) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, text in members:
             info = tarfile.TarInfo(name)
-            info.size = len(text)
+            info.size, info.pax_headers = len(text), {"comment": comment} if comment else {}
             archive.addfile(info, io.BytesIO(text))
         for name, target in links.items():
             info = tarfile.TarInfo(f"set/{name}.txt")
@@ -232,6 +232,8 @@ def test_whatever_an_older_download_left(data, server, part, ranges):
         ("/set.tgz", tar(("set/a.txt", TEXTS["a.txt"]), ("b.txt", b"BETA\n")), "b.txt from http.* is altered: sha256"),
         ("/set.tgz", tar(("a.txt", TEXTS["a.txt"]), ("b.txt", bytes(10**6))), "b.txt .* altered: 1000000 bytes"),
         ("/set.tgz", tar(("set/a.txt", TEXTS["a.txt"]), b="/etc/hostname"), "holds no b.txt"),
+        # a header that would be read into memory
+        ("/set.tgz", tar(*((n, TEXTS[n]) for n in ("a.txt", "b.txt")), comment="x" * 2**20), "not a sound archive"),
     ],
 )
 def test_a_wrong_download_is_named_and_not_installed(data, server, page, body, message, capsys):

@@ -48,7 +48,7 @@ class Source:
 
     Args:
         path: below the address of the data set.
-        files: names it gives: the members of an archive, or the one file.
+        files: names it gives: the members of an archive (``.tgz``), or the one file.
         most: bytes of an archive that are downloaded at most; a single file has its known size.
 
     Own: own-data

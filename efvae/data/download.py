@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import os
 import re
@@ -20,6 +21,8 @@ from efvae.data.cache import DataError, DataSet, Source, cache_root, check_conte
 __all__ = ["fetch", "retrieve", "verify"]
 
 CHUNK = 1 << 16
+#: Longer headers of an archive are refused: they are read into memory, and a few bytes of gzip may hold gigabytes.
+MOST_HEADER = 1 << 20
 #: Seconds without a byte after which a transfer counts as broken off.
 PATIENCE = 30.0
 #: A transfer that breaks off is continued at once this often, as long as each attempt brings something.
@@ -235,9 +238,18 @@ def _unpack(data: DataSet, source: Source, path: Path, stage: Path, url: str) ->
         check_content((stage / name).read_bytes(), data.file(name), f"{name} from {url}")
 
 
+class _ShortReads(gzip.GzipFile):
+    """What tarfile reads from; of a member it reads pieces, but a header at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MOST_HEADER:
+            raise tarfile.ReadError("a header is too long")
+        return super().read(size)
+
+
 def _extract(data: DataSet, source: Source, path: Path, stage: Path, url: str) -> None:
     try:
-        with tarfile.open(path) as archive:
+        with _ShortReads(path) as packed, tarfile.open(fileobj=packed, mode="r:") as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
                 if name not in source.files or not member.isfile():
