@@ -38,7 +38,11 @@ from tests.sweeps import full_disk
 SMOKE = Config(size=16, latent=4, width=8, batch_size=32, feature_steps=40, gan_steps=400, gan_rate=2e-3,
                encoder_steps=60, encoder_rate=3e-3, joint_steps=60, joint_rate=2e-3, eval_images=512,
                eval_elbo=512, truth_seed=1)  # fmt: skip
-WORDS = [f"{key}={value}" for key, value in dataclasses.asdict(SMOKE).items()]
+
+
+def typed(**changes) -> list[str]:
+    """The small configuration as words of the command."""
+    return [f"{key}={value}" for key, value in (dataclasses.asdict(SMOKE) | changes).items()]
 
 
 @pytest.fixture(scope="module")
@@ -566,7 +570,7 @@ def test_missing_data_and_weights_are_one_line(capsys, monkeypatch, tmp_path):
     options = ["--results", str(tmp_path)]
     assert "EFVAE_IMAGES" in refused(["data=celeba", *options], capsys)
     assert "images is not here" in refused(["data=photographs", *options], capsys)
-    assert "FID needs the weights" in refused([*WORDS, "features=inception", *options], capsys)
+    assert "FID needs the weights" in refused([*typed(features="inception"), *options], capsys)
 
 
 def own_folder(path, monkeypatch, n, classes=("",), *, same=False) -> None:
@@ -579,7 +583,7 @@ def own_folder(path, monkeypatch, n, classes=("",), *, same=False) -> None:
 
 def test_too_few_or_constant_images_are_refused_before_anything_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(images, "feature_network", lambda *_: pytest.fail("trained"))
-    words = [*WORDS, "data=folder", "--results", str(tmp_path / "results")]
+    words = [*typed(data="folder"), "--results", str(tmp_path / "results")]
     own_folder(tmp_path / "few", monkeypatch, 4, "ab")
     assert "of the 4 images that EFVAE_IMAGES names 1 is held out: expected at least 2" in refused(words, capsys)
     own_folder(tmp_path / "same", monkeypatch, 60, "ab", same=True)
@@ -599,7 +603,7 @@ def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsy
     wider = dataclasses.replace(SMOKE, width=16)
     model, state = (store.path("gan", fingerprint(wider, data, "gan"), kind) for kind in ("model", "state"))
     model.write_bytes(store.path("gan", fingerprint(SMOKE, data, "gan"), "model").read_bytes())
-    words = [*WORDS, "width=16", "--results", str(folder / "other"), "--checkpoint", str(store.folder)]
+    words = [*typed(width=16), "--results", str(folder / "other"), "--checkpoint", str(store.folder)]
     line = refused(words, capsys)
     assert f"{model} is of another architecture" in line
     assert "delete it" in line
@@ -610,7 +614,7 @@ def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsy
     store.path("gan", fingerprint(other, data, "gan"), "model").write_bytes(
         store.path("gan", fingerprint(SMOKE, data, "gan"), "model").read_bytes()
     )
-    words = [*WORDS, "gan_steps=241", "--results", str(folder / "other"), "--checkpoint", str(store.folder)]
+    words = [*typed(gan_steps=241), "--results", str(folder / "other"), "--checkpoint", str(store.folder)]
     assert "belongs to another configuration" in refused(words, capsys)
     assert not state.exists()
     assert not (folder / "other").exists()
@@ -673,8 +677,7 @@ def planned():
 
 
 def test_a_plan_finds_recorded_cells(learned, folder, planned):
-    stages = ["stage=gan,encoder,joint_fixed,joint_learned"]
-    assert planned([word for word in WORDS if not word.startswith("stage=")] + stages, folder / "results") == 3
+    assert planned(typed(stage="gan,encoder,joint_fixed,joint_learned"), folder / "results") == 3
 
 
 def test_a_plan_decodes_own_images_once(tmp_path, monkeypatch, planned):
@@ -714,11 +717,11 @@ def test_training_that_explodes_is_one_line(learned, folder, tmp_path, capsys):
     """By a rate that is far too large: an encoder, then a generator that give nothing finite."""
     shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
     where = ["--results", str(tmp_path / "results"), "--checkpoint", str(tmp_path / "checkpoints")]
-    for words, line in (
-        (["encoder_rate=1e30", "encoder_steps=1"], "is not finite after step 1: lower the learning rate (1e+30)"),
-        (["gan_rate=1e38"], "the GAN's images are not finite at step 20: lower gan_rate (1e+38)"),
+    for changes, line in (
+        ({"encoder_rate": 1e30, "encoder_steps": 1}, "is not finite after step 1: lower the learning rate (1e+30)"),
+        ({"gan_rate": 1e38}, "the GAN's images are not finite at step 20: lower gan_rate (1e+38)"),
     ):
-        assert line in refused([*WORDS, *words, *where], capsys, code=1)
+        assert line in refused([*typed(**changes), *where], capsys, code=1)
 
 
 def test_an_exploded_sigma_is_infinite_and_no_traceback():
