@@ -97,7 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute a notebook with other parameters")
     run.add_argument("notebook", metavar="NOTEBOOK", help="its stem, such as sec4_1_artificial, or a path")
     run.add_argument("-p", "--parameter", nargs=2, metavar=("NAME", "VALUE"), help="set one parameter; may be repeated")
-    run.add_argument("--profile", metavar="NAME", help="smoke, full, or a YAML file of parameters")
+    run.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="a name of notebooks/params/<notebook>.NAME.yaml, such as smoke, or a YAML file",
+    )
     run.add_argument("-o", "--output", type=Path, metavar="OUT.ipynb", help="default: a file in _build/runs")
     run.add_argument("--list", action="store_true", help="list the parameters and run nothing")
 
@@ -112,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     for action in (fetch, verify):
         action.add_argument("name", metavar="NAME", help="20news or images")
 
-    board = commands.add_parser("scoreboard", help="compare the committed records with the paper's numbers")
+    board = commands.add_parser(
+        "scoreboard", help="compare the records with the paper's numbers, and write results/scoreboard.csv"
+    )
     board.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the file is out of date")
     return parser
 
