@@ -233,8 +233,7 @@ def read_texts(text: str, deepest: int) -> Any:
         deepest: how deep lists and dictionaries may lie in each other.
 
     Raises:
-        ValueError: one of these.
-        yaml.YAMLError: no YAML.
+        ValueError: one of these. PyYAML raises its own ``YAMLError`` where the text is no YAML.
 
     Own: own-run
     """
