@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efvae.consistency import maximize, posterior_gap
+from efvae.consistency import posterior_gap
+from efvae.descent import maximize
 from efvae.families import Bernoulli, ExponentialFamily, all_bits
 from efvae.models import MakeFamily
 

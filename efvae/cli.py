@@ -6,6 +6,8 @@ Own: own-run
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, NoReturn
 from efvae.data.cache import DataError
 from efvae.parameters import UsageError
 from efvae.records import RecordError
-from efvae.records.command import hush, lacking
+from efvae.records.command import in_one_line
 from efvae.sweep import command as sweep_command
 from efvae.values import shown
 
@@ -52,30 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     if pairs and options.command != "run":
         parser.error("-p belongs to 'efvae run'")
-    try:
-        code = _command(options, pairs)
-        sys.stdout.flush()  # a reader that is gone shows here, not while Python ends
-    except ImportError as error:
-        if not (told := lacking(error)):
-            raise
-        print(f"efvae: error: {told}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        hush()
-        return 141
-    except (UsageError, RecordError, DataError) as error:
-        print(f"efvae: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("efvae: interrupted", file=sys.stderr)
-        return 130
-    return code
+    return in_one_line(lambda: _command(options, pairs), "efvae: ")
 
 
 def _command(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
-    if options.command == "run":
-        return _run(options, pairs)
-    return {"sweep": sweep_command.main, "data": _data, "scoreboard": _scoreboard}[options.command](options)
+    try:
+        if options.command == "run":
+            return _run(options, pairs)
+        return {"sweep": sweep_command.main, "data": _data, "scoreboard": _scoreboard}[options.command](options)
+    except (UsageError, RecordError, DataError) as error:
+        print(f"efvae: error: {error}", file=sys.stderr)
+        return 2
 
 
 def _take_pairs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -125,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
     from efvae import runner
+
+    with contextlib.suppress(ValueError):  # called in a thread
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as after Ctrl-C the kernel stops, nothing is left
 
     for name in dict(pairs):
         if sum(name == given for given, _ in pairs) > 1:

@@ -7,7 +7,6 @@ seen: likelihood, gap, both maximisers and the consistent set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -19,7 +18,7 @@ from efvae.families import Bernoulli, all_bits
 from efvae.minimal import extend, span
 from efvae.models import VAE, Conditional, Prior
 
-__all__ = ["PixelPair", "family_residual", "is_consistent", "maximize", "posterior_gap"]
+__all__ = ["PixelPair", "family_residual", "is_consistent", "posterior_gap"]
 
 
 def family_residual(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
@@ -123,36 +122,6 @@ def _best_factorized(table: Tensor, n_bits: int) -> Bernoulli:
             break
         eta, residual = torch.where(closer, trial, eta), torch.where(closer, trial_residual, residual)
     return Bernoulli(eta)
-
-
-def maximize(objective: Callable[[Tensor], Tensor], start: Tensor, max_evaluations: int = 500) -> Tensor:
-    """A local maximiser of a smooth function of few variables: L-BFGS to a gradient of about 1e-10.
-
-    Args:
-        objective: maps a float64 tensor of the shape of ``start`` to a scalar, with gradient.
-        start: where to begin.
-        max_evaluations: most values and gradients computed.
-
-    Own: own-balance
-    """
-    theta = start.detach().clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [theta],
-        max_iter=max_evaluations,
-        max_eval=max_evaluations,
-        tolerance_grad=1e-10,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = -objective(theta)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return theta.detach()
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ Expectations are sums over a rule of points: finite latent spaces, or few contin
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from efvae.descent import minimize
 from efvae.exact import COVERAGE, Rule, log_posterior, posterior_kl
 from efvae.harmonium import Harmonium
 from efvae.models import VAE, Conditional, MakeFamily
@@ -20,42 +20,10 @@ __all__ = [
     "best_free_encoder",
     "forward_cross_entropy",
     "gap_parts",
-    "minimize",
     "posterior_table",
     "reverse_gap",
     "tied_elbo",
 ]
-
-
-def minimize(objective: Callable[[], Tensor], parameters: list[nn.Parameter], max_evaluations: int = 500) -> float:
-    """Minimise in place by L-BFGS with a strong Wolfe line search; returns the value reached.
-
-    Args:
-        objective: the value to minimise, a scalar with gradient.
-        parameters: what is changed, float64.
-        max_evaluations: most values and gradients computed.
-
-    Own: own-gap-parts
-    """
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=max_evaluations,
-        max_eval=max_evaluations,
-        tolerance_grad=1e-10,
-        tolerance_change=0.0,
-        history_size=50,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = objective()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    with torch.no_grad():
-        return float(objective())
 
 
 def _sum(weight: Tensor, value: Tensor) -> Tensor:
@@ -152,7 +120,7 @@ def best_free_encoder(
         gap, mass = parts()
         return (gap + 1 - mass).sum()
 
-    minimize(objective, list(encoder.parameters()), max_evaluations)
+    minimize(objective, encoder.parameters(), max_evaluations, max_eval=max_evaluations)
     with torch.no_grad():
         gap, mass = (part.reshape(s, batch) for part in parts())
         gap = torch.where((mass - 1).abs() <= COVERAGE, gap, torch.inf)

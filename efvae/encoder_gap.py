@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from efvae.descent import minimize
 from efvae.exact import Rule, log_posterior, posterior_kl, require_finite
 from efvae.families import all_bits
 from efvae.minimal import extend
@@ -181,26 +182,14 @@ def train_encoder(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, max_evaluati
 
     Paper: eq-1b, cor-1
     """
-    parameters = list(vae.encoder.parameters())
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=max_evaluations,
-        max_eval=max_evaluations,
-        tolerance_grad=1e-9,
-        tolerance_change=0.0,
-        history_size=50,
-        line_search_fn="strong_wolfe",
-    )
     with torch.no_grad():
         log_post = log_posterior(vae, x, rule)
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
+    def gap() -> Tensor:
         log_q = vae.encoder(x).log_prob(rule.points[:, None])
-        gap = (((log_q + rule.log_weights[:, None]).exp() * (log_q - log_post)).sum(0) * weights).sum()
-        gap.backward()
-        return gap
+        divergence: Tensor = ((log_q + rule.log_weights[:, None]).exp() * (log_q - log_post)).sum(0)
+        return (divergence * weights).sum()
 
-    optimizer.step(closure)
+    minimize(gap, vae.encoder.parameters(), max_evaluations, max_eval=max_evaluations, history_size=50)
     with torch.no_grad():
         return float((posterior_kl(vae, x, rule) * weights).sum())

@@ -50,7 +50,7 @@ def check_fields(
     within: Mapping[str, tuple[int, int]] | None = None,
     positive: Sequence[str] = (),
 ) -> None:
-    """Refuse a configuration with a value out of its range, or with a field of type int that is no whole number.
+    """Refuse a configuration with a value out of its range or of another type than its field.
 
     Args:
         config: an instance of a dataclass.
@@ -64,7 +64,7 @@ def check_fields(
 
     Own: own-run
     """
-    _check_whole(config)
+    _check_numbers(config)
     for name, allowed in (choices or {}).items():
         if (value := getattr(config, name)) not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
@@ -81,11 +81,12 @@ def check_fields(
             raise ValueError(f"{name} must be a positive number; got {shown(value)}")
 
 
-def _check_whole(config: Any) -> None:
+def _check_numbers(config: Any) -> None:
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.type in (int, "int") and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ValueError(f"{field.name} must be a whole number; got {shown(value)}")
+        for type_, allowed, told in ((int, int, "a whole number"), (float, (int, float), "a number")):
+            if field.type in (type_, type_.__name__) and (not isinstance(value, allowed) or isinstance(value, bool)):
+                raise ValueError(f"{field.name} must be {told}; got {shown(value)}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ starts: int = 12  # in [2, 200]: random first encoders of each search
 decoders: int = 4  # in [2, 20]: random decoders of the table
 seed: int = 0  # in [0, 2**31): of the random models
 
-# %%
+# %% tags=["hide-input"]
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -22,17 +22,17 @@ from torch import nn
 from efvae import exact
 from efvae.plots import encoders as plots
 from efvae.consistency import PixelPair
+from efvae.descent import minimize
 from efvae.encoder_fit import (
     best_free_encoder,
     forward_cross_entropy,
     gap_parts,
-    minimize,
     posterior_table,
     reverse_gap,
     tied_elbo,
 )
 from efvae.encoder_gap import train_encoder
-from efvae.experiments.encoder_families import FAMILIES, Config, run
+from efvae.experiments.encoder_families import FAMILIES, TITLES, Config, run
 from efvae.families import Bernoulli, BipartiteIsing, Gaussian, GaussianFixedVariance, all_bits
 from efvae.harmonium import Harmonium
 from efvae.models import VAE, CategoricalOver, Conditional, Prior
@@ -76,7 +76,7 @@ for name, latent, m in (("3 bits", Bernoulli, 3), ("Ising, 2 + 1 bits", ising, 5
     distance, gap = 0.0, 0.0
     for _ in range(3):
         encoder = affine(latent, m)
-        minimize(partial(forward_cross_entropy, encoder, x, weights, target, rule), list(encoder.parameters()), 1000)
+        minimize(partial(forward_cross_entropy, encoder, x, weights, target, rule), encoder.parameters(), 1000)
         with torch.no_grad():
             gap = max(gap, float(reverse_gap(encoder, x, weights, target, rule)))
             distance = max(distance, float((encoder.network.weight - model.weight.T).abs().max()))
@@ -173,7 +173,7 @@ for name, vae in (("cancelling", consistent), ("uniform", uniform)):
                 encoder.network.weight.normal_()
                 encoder.network.bias.normal_()
             for _ in range(3):  # a fresh search leaves some of the flat stretches
-                minimize(partial(objective, encoder, images, weights, target, codes), list(encoder.parameters()), 300)
+                minimize(partial(objective, encoder, images, weights, target, codes), encoder.parameters(), 300)
             with torch.no_grad():
                 found.append(float(reverse_gap(encoder, images, weights, target, codes)))
         ends[name, label] = found
@@ -244,10 +244,10 @@ print(f"{'encoder':12}{'family part':>24}{'amortization, affine':>26}{'amort., h
 for k, name in enumerate(names):
     columns = [family[:, k], *(part[:, k] for part in extra.values())]
     texts = [f"{abs(c.mean()):.3f} ({abs(c.min()):.3f} to {abs(c.max()):.3f})" for c in columns]
-    print(f"{name:12}{texts[0]:>24}{texts[1]:>26}{texts[2]:>26}")
+    print(f"{TITLES[name]:12}{texts[0]:>24}{texts[1]:>26}{texts[2]:>26}")
 
 # %% mystnb={"figure": {"name": "own-parts-figure", "caption": "The two parts of the gap for growing statistics $\\psi$, at fixed networks, on random decoders with three code bits. Bars: means; dots: the sum for each decoder. Computed live."}, "image": {"alt": "Stacked bars for four encoder families. Both the family part and, with an affine network, the amortization part become smaller as statistics are added, and vanish for all states."}}
-figure = plots.parts_of_gap(names, family, extra)
+figure = plots.parts_of_gap([TITLES[name] for name in names], family, extra)
 plt.show()
 
 # %% [markdown]

@@ -145,8 +145,8 @@ if defaults:
     assert left["halves interact", 1] < left["independent bits", 1] < left["independent bits", 0] < gap_now
 
 # %% [markdown]
-# A hidden layer closes nearly all that independent bits can close, and stops there, as {prf:ref}`cor-1` says; a richer family goes on.
-# The encoder that was trained along with the decoder is far from its best: better training is the cheapest mend here, a richer family the
+# A hidden layer closes nearly all that independent bits can close, and stops there: no network goes below the least gap ({eq}`own-gap`). A richer family goes on.
+# The encoder that was trained along with the decoder is far from its best: better training is the cheapest remedy here, a richer family the
 # next.
 #
 # ## What did training by the bound cost?
@@ -176,7 +176,7 @@ if defaults:
     )
 
 # %% [markdown]
-# The price is larger than the gap that is left: who looks at the gap alone sees less than half of it. One seed; run others before you say
+# The price is larger than the gap that is left: anyone who looks only at the gap sees less than half of it. One seed; run others before you say
 # so of your own model.
 #
 # {prf:ref}`thm-2` bounds the error of the nearest harmonium by the gap, but needs a floor $\alpha$ under all posterior

@@ -22,7 +22,8 @@ from torch import nn
 
 from efvae import exact, objectives
 from efvae.plots import problem as plots
-from efvae.consistency import PixelPair, family_residual, is_consistent, maximize
+from efvae.consistency import PixelPair, family_residual, is_consistent
+from efvae.descent import maximize
 from efvae.estimators import Exact
 from efvae.families import Bernoulli, all_bits
 from efvae.models import VAE, CategoricalOver, Conditional, Prior
@@ -239,7 +240,7 @@ if (truth_1, truth_2, copies) == (2.0, 1.5, 3):
     assert abs(family.interaction(outside)) > 14
 print(f"distance of the last θ to the best consistent one: {(path[-1] - theta_consistent).norm():.3f}")
 
-# %% mystnb={"figure": {"name": "fig-1", "caption": "The trade-off of a VAE, computed (in the paper a sketch). Lines: likelihood lost against $\\theta_{\\mathrm{ML}}$. Shading: posterior gap of the best factorized encoder. The ELBO optimum $\\theta_{\\mathrm{VAE}}$ lies where the gradient of $\\mathcal{L}$ and that of $-F$ balance (arrows, directions only). Dots: maximisers of $\\mathcal{L} - \\beta F$ for growing $\\beta$, from $\\theta_{\\mathrm{ML}}$ to the consistent set."}, "image": {"alt": "Map over the decoder weights theta 1 and theta 2. The maximum-likelihood point lies in a shaded region of large posterior gap, the best consistent point on a dashed curve of zero gap; the ELBO optimum lies between them, with two opposite arrows for the gradient of the likelihood and of minus the gap."}}
+# %% mystnb={"figure": {"name": "fig-1", "caption": "The trade-off of a VAE, computed (in the paper a sketch). Lines: likelihood lost against $\\theta_{\\mathrm{ML}}$. Shading: least gap $F$, that of the best factorized encoder. The ELBO optimum $\\theta_{\\mathrm{VAE}}$ lies where the gradient of $\\mathcal{L}$ and that of $-F$ balance (arrows, directions only). Dots: maximisers of $\\mathcal{L} - \\beta F$ for growing $\\beta$, from $\\theta_{\\mathrm{ML}}$ to the consistent set."}, "image": {"alt": "Map over the decoder weights theta 1 and theta 2. The maximum-likelihood point lies in a shaded region of large gap, the best consistent point on a dashed curve of zero gap; the ELBO optimum lies between them, with two opposite arrows for the gradient of the likelihood and of minus the gap."}}
 figure = plots.trade_off(
     axis,
     best_likelihood - grid_likelihood,
@@ -259,7 +260,7 @@ plt.show()
 # ({prf:ref}`own-spin-curve`). The decoder could represent the truth exactly, the data are unlimited, and the encoder is the
 # best possible for each image; the loss is due to the encoder's family, under the prior that was fixed.
 
-# %% mystnb={"figure": {"name": "own-beta-path", "caption": "The two parts of the error {eq}`eq-2` along the dots of {numref}`fig-1`. The ELBO minimises their sum. With the default values the dotted line is lowest at $\\beta = 1$, and the maximiser jumps below $\\beta = 1$, where the peak it follows ends."}, "image": {"alt": "Lost likelihood grows and posterior gap falls with the weight beta; their sum is lowest at beta equal to one."}}
+# %% mystnb={"figure": {"name": "own-beta-path", "caption": "The two parts of the error {eq}`eq-2` along the dots of {numref}`fig-1`. The ELBO minimises their sum. With the default values the dotted line is lowest at $\\beta = 1$, and the maximiser jumps below $\\beta = 1$, where the peak it follows ends."}, "image": {"alt": "Lost likelihood grows and the least gap falls with the weight beta; their sum is lowest at beta equal to one."}}
 figure = plots.likelihood_and_gap_along(beta, lost, slack)
 plt.show()
 

@@ -2,7 +2,7 @@
 # (sec3-1-mrf-lab)=
 # # A Markov random field as encoder, computed
 #
-# What {doc}`../book/sec3_1_mrf` states ({ref}`case-mrf`): the family with interactions between two groups of code bits, the joint law of a tight
+# What {ref}`case-mrf` states: the family with interactions between two groups of code bits, the joint law of a tight
 # VAE with it, and how much of the gap such an encoder closes. Everything with up to eight bits is a finite sum in double precision; quantities are in nats.
 
 # %% tags=["parameters"]
@@ -22,7 +22,7 @@ import torch
 from efvae import exact, records
 from efvae.plots import encoders as plots
 from efvae.consistency import family_residual, is_consistent
-from efvae.experiments.encoder_families import FAMILIES, STEM, Config, run
+from efvae.experiments.encoder_families import FAMILIES, STEM, TITLES, Config, run
 from efvae.families import Bernoulli, BipartiteIsing, all_bits
 from efvae.models import VAE, Prior
 from efvae.mrf import cubic_harmonium, cubic_log_weight, cubic_weight
@@ -60,7 +60,7 @@ logits = c1 + all_bits(14) @ u.T
 over_larger = torch.logsumexp(all_bits(14) @ c2 + torch.logaddexp(logits, torch.zeros_like(logits)).sum(1), 0)
 assert abs(large.log_partition() - over_larger) < 1e-9
 assert abs(exchanged.log_partition() - over_larger) < 1e-9
-print(f"26 bits: A = {large.log_partition():.4f}, by 2^12 terms and by 2^14 terms")
+print(f"26 bits: B = {large.log_partition():.4f}, by 2^12 terms and by 2^14 terms")
 
 # %% [markdown]
 # ## Gibbs sampling, when it works and when not
@@ -179,7 +179,7 @@ print("same decoder and encoder, other prior:\nmean gap",
 # hidden layer of 16 units; only the last layer differs, in the number of its outputs. Family part: the best member for each $x$.
 # Amortization part: the rest. Ten seeds are stored ({py:func}`efvae.experiments.encoder_families.run`); the first few are computed here and must agree.
 
-# %%
+# %% tags=["hide-input"]
 default = Config(pixels=pixels, group_1=group_1, group_2=group_2, scale=scale)
 live = [run(Config(seed=s, pixels=pixels, group_1=group_1, group_2=group_2, scale=scale)) for s in range(seeds)]
 known = records.load_like(STEM, default)
@@ -209,7 +209,7 @@ print(f"{'encoder':12}{'family part':>18}{'amort., affine':>20}{'amort., hidden'
 for k, name in enumerate(FAMILIES):
     cells = [family[:, k], extra["affine network"][:, k], extra["one hidden layer"][:, k]]
     texts = [f"{abs(c.mean()):.4f} ± {c.std():.4f}" for c in cells]
-    print(f"{name:12}{texts[0]:>18}{texts[1]:>20}{texts[2]:>20}")
+    print(f"{TITLES[name]:12}{texts[0]:>18}{texts[1]:>20}{texts[2]:>20}")
 closed = 1 - family[:, 1] / family[:, 0]
 total = [family + part for part in extra.values()]
 print(f"share of the factorized family part that the MRF family closes: {closed.mean():.2f}"
@@ -226,8 +226,8 @@ print(
 if shown is known:
     assert grows == [1]
 
-# %% mystnb={"figure": {"name": "own-mrf-gap", "caption": "What is left of the posterior gap for four nested encoder families on the same random decoders, with the same two kinds of network. Bars: means over seeds; dots: the sum for each seed. With the default parameters all ten seeds are stored records, some of them computed again in this notebook; with other parameters the seeds are computed live."}, "image": {"alt": "Stacked bars of family part and amortization part for factorized, mrf, pairs and states encoders. The family part falls from left to right and vanishes for all states; the amortization part is visible with the affine network and small with a hidden layer."}}
-figure = plots.parts_of_gap(FAMILIES, family, extra)
+# %% mystnb={"figure": {"name": "own-mrf-gap", "caption": "What is left of the posterior gap for four nested encoder families on the same random decoders, with the same two kinds of network. Bars: means over seeds; dots: the sum for each seed. With the default parameters all ten seeds are stored records, some of them computed again in this notebook; with other parameters the seeds are computed live."}, "image": {"alt": "Stacked bars of family part and amortization part for factorized encoders, the bipartite Ising family, all pairs and all states. The family part falls from left to right and vanishes for all states; the amortization part is visible with the affine network and small with a hidden layer."}}
+figure = plots.parts_of_gap([TITLES[name] for name in FAMILIES], family, extra)
 plt.show()
 
 # %% [markdown]

@@ -15,7 +15,7 @@ latent: int = 4  # in [2, 8]: latent bits of the live run on digits
 steps: int = 800  # in [1, 20000]: training steps of the live run
 seed: int = 0  # in [0, 2**31): of the random models, the chains and the live run
 
-# %%
+# %% tags=["hide-input"]
 import math
 
 import matplotlib.pyplot as plt
@@ -251,7 +251,7 @@ figure = plots.baselines(rows)
 plt.show()
 
 
-# %%
+# %% tags=["hide-input"]
 def label(key: tuple[int, str]) -> str:
     return f"{key[0]:2} {key[1]}"
 

@@ -24,7 +24,8 @@ import torch
 from efvae import exact, log_bilinear
 from efvae.plots import consistency as plots
 from efvae.affine_decoder import AffineDecoder, best_bound, harmonium_log_joint, interaction
-from efvae.consistency import maximize, posterior_gap
+from efvae.consistency import posterior_gap
+from efvae.descent import maximize
 from efvae.encoder_gap import code_products, family_gap, train_encoder, with_encoder
 from efvae.exact import Rule
 from efvae.families import Bernoulli, GaussianFixedVariance, Multinomial, Tabular, all_bits
@@ -202,7 +203,7 @@ assert on_one < 1e-9 < 1e-3 < on_all
 print("one prior weight set: tight on one observation, not on all")
 
 # %% [markdown]
-# ## Corollary 1: depth of the encoder
+# ## Depth of the encoder
 #
 # {prf:ref}`cor-1` on five pixels and three bits, where data are all 32 images with the model's own probabilities, so nothing is
 # sampled. Three kinds of decoder, fixed: a free row of logits for each code; an affine one with its harmonium's prior; the same affine one with uniform bits.
@@ -253,7 +254,7 @@ plt.show()
 # %% [markdown]
 # ## Corollary 2: which prior
 #
-# {prf:ref}`own-parallelogram`. Four Gaussian centres at the corners of a parallelogram, equally likely: an affine decoder with uniform prior made the data, so
+# {prf:ref}`own-parallelogram`. Four Gaussian centers at the corners of a parallelogram, equally likely: an affine decoder with uniform prior made the data, so
 # the class holds the truth, and its likelihood is the largest possible. {py:func}`efvae.affine_decoder.best_bound`
 # searches the best ELBO over all $W$, $u$ and over a free factorized $q$ for each $x$, from the truth and from a random start. The
 # columns have lengths 2.4 and 1.8 noise standard deviations. The last columns show the decoder found: less oblique than the truth, and at the
@@ -303,7 +304,7 @@ for a, (lost, _, theta) in zip(angle, found, strict=True):
 if (seed, seeds, max_depth, width, steps, angles) == (0, 3, 3, 32, 150, 5):
     assert (loss.diff() > 0).all()  # of these angles, the smaller one loses more
 
-# %% mystnb={"figure": {"name": "own-angle", "caption": "Top: four equally likely Gaussian centres, affine in the two bits of the code; circles of one noise standard deviation. Bottom: what the best ELBO with an affine decoder and uniform prior lacks to the likelihood of the truth, which is in the class, and the part of it that is posterior gap. Only the rectangle loses nothing."}, "image": {"alt": "Three layouts of four circles: a rectangle and two increasingly oblique parallelograms. Below, the likelihood lost by the best ELBO is zero at ninety degrees and grows as the angle between the columns shrinks."}}
+# %% mystnb={"figure": {"name": "own-angle", "caption": "Top: four equally likely Gaussian centers, affine in the two bits of the code; circles of one noise standard deviation. Bottom: what the best ELBO with an affine decoder and uniform prior lacks to the likelihood of the truth, which is in the class, and the part of it that is posterior gap. Only the rectangle loses nothing."}, "image": {"alt": "Three layouts of four circles: a rectangle and two increasingly oblique parallelograms. Below, the likelihood lost by the best ELBO is zero at ninety degrees and grows as the angle between the columns shrinks."}}
 shown = {f"{a:.0f}°": AffineDecoder.eta(parallelogram(a)) for a in (90.0, 60.0, 30.0)}
 figure = plots.gap_over_angle(shown, angle, loss, gap)
 plt.show()

@@ -85,7 +85,8 @@ def check(steps: list[list[bounds.Step]], labels: list[str]) -> None:
         worst = max(step.violation() for step in mine)
         assert worst < 1e-9, (label, worst)
         nearest = max(ratio(step) for step in mine)
-        print(f"{label:15s} {'=' if mine[0].equal else '≤'}   holds in all {len(steps)} models" +
+        name = "last" if label.startswith("own") else f"({label.removeprefix('eq-')})"
+        print(f"{name:7s} {'=' if mine[0].equal else '≤'}   holds in all {len(steps)} models" +
               ("" if mine[0].equal else f", left / right up to {nearest:.2f}"))  # fmt: skip
 
 
@@ -136,7 +137,7 @@ split = torch.cat([step.left for of_model in steps for step in of_model if step.
 print(f"the part with u ≥ u0 is empty in {float((split == 0).double().mean()):.0%} of the cases")
 
 # %% [markdown]
-# (52b) is checked as mended. As the paper prints it, {eq}`eq-52b-printed`, Jensen's inequality is applied to weights that do
+# (52b) is checked as mended. In the form that the paper prints, {eq}`eq-52b-printed`, Jensen's inequality is applied to weights that do
 # not sum to one, and the result is false: two observations of mass one half, one with $u = 0$ and one beyond $u_0$.
 
 # %%
@@ -331,7 +332,7 @@ assert changed <= posterior_bound(certain) < given
 
 # %%
 quarter = float(sharp(torch.tensor(gap), torch.tensor(0.25)))
-print(f"best harmonium; thm-2 with α = 1/4 would give at most {quarter:.2f}")
+print(f"best harmonium; Theorem 2 with α = 1/4 would give at most {quarter:.2f}")
 for size in (5.0, 30.0, 100.0, 300.0):
     t = tabulate(*bounds.contrast_vae(gap, size))
     best = best_error(t)

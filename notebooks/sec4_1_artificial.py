@@ -16,7 +16,7 @@ width: int = 64  # in [1, 1024]: units in each of two hidden layers
 resolution: int = 161  # in [11, 401]: pixels along each side of a map
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 
-# %%
+# %% tags=["hide-input"]
 import itertools
 import statistics
 from dataclasses import replace
@@ -181,6 +181,10 @@ print("posterior gap below 1e-9:", abs(harmonium_gap) < 1e-9)
 print(f"log-likelihood   {harmonium_likelihood:.3f}")
 print(f"ELBO of the VAE  {oracle.record.metrics['elbo_joint']:.3f}")
 print("prior of 00, 01, 10, 11:\n ", " ".join(f"{p:.2f}" for p in prior))
+moved = (corners - centers_of(oracle.vae)).norm(dim=1) / config.sigma
+print("its centers from those of the VAE, in σ:\n ", " ".join(f"{length:.2f}" for length in moved))
+if distance == 1:
+    assert [round(float(length), 1) for length in moved[[0, 3]]] == [1.4, 0.8]  # the page says so
 
 # %% [markdown]
 # ### The set that pulls

@@ -26,7 +26,7 @@ eval_images: int = 512  # in [16, 10**7]: images of a Fréchet distance
 device: str = "cpu"  # in {cpu, cuda, auto}: where to train the images; auto: CUDA if it is there
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 
-# %%
+# %% tags=["hide-input"]
 import math
 import statistics
 import tempfile
@@ -93,36 +93,37 @@ if results is not None:
 
 stored = {name: records.load_like(spiral.STEM, spiral.RECORDED[name]) for name in spiral.ENCODERS}
 COLUMNS = ("elbo", "log_likelihood", "gap", "least_gap", "bent", "noise")
+TITLES = ("encoder, cond.", "encoder, ELBO", "joint, fixed σ", "joint, learned σ")
 
 
 def print_rows(title: str, rows: list[records.Record], digits: int) -> None:
     print(title)
-    for stage in spiral.STAGES:
+    for stage, name_of_stage in zip(spiral.STAGES, TITLES, strict=True):
         cells = []
         for name in COLUMNS:
             values = [row.metrics[f"{name}_{stage}"] for row in rows if f"{name}_{stage}" in row.metrics]
             cells.append(f"{statistics.mean(values):9.{digits}f}" if values else f"{'':9}")
         if any(cell.strip() for cell in cells):
-            print(f"  {stage:12}" + "".join(cells))
+            print(f"  {name_of_stage:17}" + "".join(cells))
     spread = [
         max(statistics.stdev(row.metrics[f"{name}_{s}"] for row in rows) for s in ("fixed", "learned"))
         for name in COLUMNS
     ] if len(rows) > 2 else []  # fmt: skip
     if spread:
-        print(f"  {'largest ±':12}" + "".join(f"{value:9.{digits}f}" for value in spread))
+        print(f"  {'largest ±':17}" + "".join(f"{value:9.{digits}f}" for value in spread))
 
 
 print(f"likelihood of the truth         {live.record.metrics['negative_entropy']:.3f}")
 print(f"best tight linear VAE, its ELBO {linear_elbo:.3f}")
-print("\n" + " " * 14 + "".join(f"{name:>9}" for name in ("ELBO", "log-lik.", "gap", "least", "bent", "σ_d")))
+print("\n" + " " * 19 + "".join(f"{name:>9}" for name in ("ELBO", "log-lik.", "gap", "least", "bend", "σ_d")))
 print_rows("Gaussian encoder, this run", [live.record], 2)
 print_rows(f"Gaussian encoder, {len(stored['gaussian'])} stored seeds", stored["gaussian"], 3)
 print_rows("best Gaussian for each x, no network", stored["oracle"], 3)
 print_rows(f"mixture of three Gaussians, {len(stored['mixture'])} stored seeds", stored["mixture"], 3)
 
 # %% [markdown]
-# Rows: after each stage. *gap*: of the encoder at hand. *least*: gap of the best Gaussian for each $x$, what no network with one
-# Gaussian goes below. *bent*: share of the decoder's variance under the prior that no affine map of $z$ explains. *largest ±*: standard
+# Rows: after each stage, *cond.* for the encoder by conditional likelihood. *gap*: of the encoder at hand. *least*: gap of the best Gaussian for each $x$, what no network with one
+# Gaussian goes below; while the decoder is that of the truth it stands in the second row only. *bend*: share of the decoder's variance under the prior that no affine map of $z$ explains. *largest ±*: standard
 # deviation over seeds in the last two stages. The stored records, `results/sec4_2_spiral`, have longer training than this run
 # (`notebooks/params/sec4_2_images.full.yaml`).
 #
@@ -174,7 +175,12 @@ peaks = torch.where((inner > log_table[:-2]) & (inner > log_table[2:]), inner, -
 count, probability = (peaks > -math.inf).sum(0), rule.log_weights.exp()
 highest = peaks.topk(2, 0).values
 second = float(probability @ (highest[0] - highest[1] < math.log(20)).double())
-print(", ".join(f"{k} local maxima: {float(probability @ (count == k).double()):.2f}" for k in (1, 2, 3)))
+print(
+    ", ".join(
+        f"{k} local {'maximum' if k == 1 else 'maxima'}: {float(probability @ (count == k).double()):.2f}"
+        for k in (1, 2, 3)
+    )
+)
 print(f"the second higher than a twentieth of the first: {second:.2f}")
 if noise == spiral.RECORDED["gaussian"].noise:
     assert float(probability @ (count == 2).double()) > 0.9
@@ -242,10 +248,10 @@ prior = prior / prior.sum()
 
 
 def with_affine_fit(mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    centre = prior @ mean
-    slope = (prior * z) @ (mean - centre) / (prior @ z.square())
-    fit = centre + z[:, None] * slope
-    residual = (prior @ (mean - fit).square()).sum() / (prior @ (mean - centre).square()).sum()
+    center = prior @ mean
+    slope = (prior * z) @ (mean - center) / (prior @ z.square())
+    fit = center + z[:, None] * slope
+    residual = (prior @ (mean - fit).square()).sum() / (prior @ (mean - center).square()).sum()
     assert abs(float(residual) - affine_residual(mean, z, prior)) < 1e-9
     return mean, fit
 
@@ -299,13 +305,13 @@ assert measured["joint_fixed"].metrics["elbo"] > measured["encoder"].metrics["el
 # seeds of the joint stage, with one truth and one encoder. *best*: the noise that would be best for this decoder and encoder, and the ELBO with it
 # ({py:func}`~efvae.image_vae.best_sigma`). *D*: Fréchet distance to samples of the truth in the features of a
 # classifier of the fruits, not FID; in the rows of the encoders, whose decoder is the truth's, it is that between two samples of the
-# truth; *bare*: without pixel noise on either side. *affine*: share of the decoder that an affine map explains on the encoder's codes. *flat*: share of the runs whose
+# truth; *bare*: without pixel noise on either side. *affine*: share of the decoder that an affine map explains on the encoder's codes. *KL*: divergence of the encoder from the prior, nats an image. *flat*: share of the runs whose
 # objective changes in the last fifth of the steps by less than 1 % of its gain, the whole gain and, after the stroke, the gain after the first tenth
 # of the steps. Below a row of three seeds their standard deviations; *sampling*: standard error of the ELBO, and of D the standard deviation over samples of the model.
-# `encoder_elbo` is not in the paper: the encoder alone by the ELBO, from the same start and as long as the joint
+# *encoder, ELBO* is not in the paper: the encoder alone by the ELBO, from the same start and as long as the joint
 # training, with the decoder of the truth.
 
-# %%
+# %% tags=["hide-input"]
 STAGES = ("encoder", "encoder_elbo", "joint_fixed", "joint_learned")
 by_setting: dict[tuple[int, str, int], dict[str, list[records.Record]]] = {}
 all_truths = records.load(images.STEM, data="photographs", features="classifier")
@@ -344,13 +350,13 @@ def at_best_noise(rows: list[records.Record]) -> tuple[float, float]:
 for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
     noise_bound = mean_of(kinds["encoder"], "entropy_bound")
     print(f"{pixels} × {pixels}, {encoder} encoder, {steps} joint steps; bound {noise_bound:.1f} nats")
-    print(f"  {'':13}seeds    ELBO   σ_d   best    ELBO       D    bare affine    KL      flat")
-    for stage in STAGES:
+    print(f"  {'':17}seeds    ELBO   σ_d   best    ELBO       D    bare affine    KL      flat")
+    for stage, title in zip(STAGES, TITLES, strict=True):
         if not (found := kinds.get(stage)):
             continue
         best_noise, best_elbo = at_best_noise(found)
         print(
-            f"  {stage:13}{len(found):5} {mean_of(found, 'elbo'):7.0f} {mean_of(found, 'sigma'):5.3f} {best_noise:6.3f}"
+            f"  {title:17}{len(found):5} {mean_of(found, 'elbo'):7.0f} {mean_of(found, 'sigma'):5.3f} {best_noise:6.3f}"
             f" {best_elbo:7.0f} {mean_of(found, 'frechet_classifier'):7.1f}"
             f" {mean_of(found, 'frechet_classifier_without_noise'):7.1f}"
             f" {mean_of(found, 'affine_share_support'):6.2f} {mean_of(found, 'kl'):5.0f} {flat_share(found):>9}"
@@ -359,9 +365,9 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
             over_seeds = [
                 statistics.stdev(row.metrics[name] for row in found) for name in ("elbo", "frechet_classifier")
             ]
-            print(f"  {'± over seeds':18} {over_seeds[0]:7.0f} {'':20} {over_seeds[1]:7.1f}")
+            print(f"  {'± over seeds':22} {over_seeds[0]:7.0f} {'':20} {over_seeds[1]:7.1f}")
         sampling = mean_of(found, "elbo_error"), mean_of(found, "frechet_classifier_spread")
-        print(f"  {'± sampling':18} {sampling[0]:7.0f} {'':20} {sampling[1]:7.1f}")
+        print(f"  {'± sampling':22} {sampling[0]:7.0f} {'':20} {sampling[1]:7.1f}")
         if stage == "joint_learned":  # the noise is where it belongs
             assert best_elbo - mean_of(found, "elbo") < 1e-3 * abs(mean_of(found, "elbo"))
     start = kinds["encoder"][0]
@@ -379,6 +385,9 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
         f"  D from a tenth of the steps to the end: rises in {sum(map(float.__lt__, tenths, ends))} of {len(joint)}, "
         f"mean {statistics.mean(tenths):.0f} to {statistics.mean(ends):.0f}"
     )
+    peaks = [row.curve["frechet_classifier"].index(max(row.curve["frechet_classifier"])) for row in joint]
+    shares = sorted(row.curve["step"][peak] / row.curve["step"][-1] for row, peak in zip(joint, peaks, strict=True))
+    print(f"  D is largest after {', '.join(f'{share:.0%}' for share in shares)} of the steps")
     active = [row.metrics["active_latents"] for rows in kinds.values() for row in rows]
     print(f"  active latent dimensions: {min(active):.0f} to {max(active):.0f} of {start.config['latent']}")
 if not by_setting:
@@ -391,7 +400,7 @@ if not by_setting:
 # Each row is another GAN, with an encoder of its own, and one seed of each joint training, at the smallest size that is recorded and as
 # short as there. *start*: the encoder by conditional likelihood.
 
-# %%
+# %% tags=["hide-input"]
 by_truth: dict[int, dict[str, dict[str, float]]] = {}
 for row in all_truths:
     setting = row.config["size"], row.config["encoder"], row.config["seed"], row.config["joint_steps"]
@@ -500,7 +509,7 @@ plt.show()
 # the weights. *features*: from the generator to FID's features, through PNG files as pytorch-fid's command reads them, and straight from tensors; one network, random
 # weights. *floor*: the network's arithmetic at the rate of this machine's best convolution.
 
-# %%
+# %% tags=["hide-input"]
 for record in records.load("benchmark_image_training"):
     m = record.metrics
     if record.config["part"] == "steps":

@@ -27,7 +27,7 @@ device: str = "cpu"  # in {cpu, cuda, auto}: where to train; auto: CUDA if it is
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 checkpoint_dir: str = ""  # folder for checkpoints, relative to the project; empty: none
 
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 import itertools
 import math
@@ -131,7 +131,7 @@ plt.show()
 # part is what the encoder loses against that one. On a made corpus a third part is known, too: the log-likelihood that the truth has and
 # the model has not.
 
-# %%
+# %% tags=["hide-input"]
 law = None if real else {"curved": synthetic.curved_law, "harmonium": synthetic.harmonium_law}[corpus](test.n_words)
 if law is not None:
     # log p(x | l): the models say nothing of the length
@@ -364,7 +364,7 @@ for cell, found in stored["one-sample"].items():
                 told = f"{lows[0]:13.1f} {lows[1]:19.1f} {lows[1] - lows[0]:+7.1f}"
                 print(f"{cell[0]:4} {cell[1]:6} {cell[2]:>7} {short.config['seed']:4}  {split:6} {told}")
 
-# %% mystnb={"figure": {"name": "own-text-table", "caption": "Table 2 as a picture. Lines with open marks: the printed numbers. Filled marks: our runs with the full protocol. Crosses: our runs of its 1-sample part. Cells without a mark of ours are open. NELBO relative to the saturated multinomial."}, "image": {"alt": "Six panels, training documents on the left and test documents on the right, decoders with no, one and two hidden layers from top to bottom, NELBO against 8, 16, 32 and 64 bits for three encoders. The printed lines are in the order e1, e2, e3 from low to high. Our marks lie near the lines of the top row where there are any."}}
+# %% mystnb={"figure": {"name": "own-text-table", "caption": "Table 2 as a picture. Lines with large open marks: the printed numbers. Filled marks: our runs with the full protocol. Small open marks: our runs of its 1-sample part. Cells without a mark of ours are open. NELBO relative to the saturated multinomial."}, "image": {"alt": "Six panels, training documents on the left and test documents on the right, decoders with no, one and two hidden layers from top to bottom, NELBO against 8, 16, 32 and 64 bits for three encoders. The printed lines are in the order e1, e2, e3 from low to high. Our marks lie near the lines of the top row where there are any."}}
 figure = plots.table_2(
     paper,
     {
@@ -413,7 +413,7 @@ if longest:
 # *selected*: test documents at the epoch that the held-out ones select. *idle*: bits that tell less than a tenth of a nat of the training documents.
 
 
-# %%
+# %% tags=["hide-input"]
 def number(found: list[float], form: str) -> str:
     """The mean of some values, or a dash."""
     return format(statistics.fmean(found), form) if found else "–".rjust(int(form.partition(".")[0]))
@@ -499,7 +499,7 @@ for record in [linear, *itertools.chain.from_iterable(deeper)]:
 # of the stored runs is, stands below. *precision*: share of the query's newsgroup among the 100 nearest training documents; *median*: the same with each bit cut at its median over the training documents. A dash: not computed.
 
 
-# %%
+# %% tags=["hide-input"]
 for name, cells in stored.items():
     print(text_table.PROTOCOLS[name].name.split(":")[0])
     print("bits layers encoder      gap       family  amortization affine    own  precision  median")
@@ -595,7 +595,7 @@ for (prior, m, _, _), found in sorted(direct.items()):
 # {ref}`own-idle-bits`: the same training with the decoder's last bias drawn at random, or set to the log-frequencies of the words. 8 bits, linear decoder, 100 epochs with *exact* gradients, so that no noise of
 # an estimator is in it, and several constant learning rates. NELBO: lowest over the epochs. *told*: sum of {eq}`own-bit-information` over the bits, nats, on training documents, at most 5.5; *idle*: bits that tell less than 0.1. *gap*: exact, on test.
 
-# %%
+# %% tags=["hide-input"]
 columns = ("nelbo_train", "nelbo_test", "kl_test", "gap_test", "bit_information_train", "idle_bits_train")
 
 
@@ -655,7 +655,7 @@ assert max(map(abs, lower["e3"])) < 3  # where the printed protocol ends, too
 # The same at one rate for each encoder, the best of these for the decoder that begins at the frequencies, over three seeds. *lost*, *gap*: on test documents, of the model that is best there, log-likelihood lost against the best direct fit under uniform bits, and the gap.
 # *both*: what the lowest training NELBO lacks to the best fit of the training documents, the sum of the two; the approximation error {eq}`eq-2` is about the law that is trained on, and on test the direct fit has overfitted, too.
 
-# %%
+# %% tags=["hide-input"]
 best_fit = {
     split: min(
         text_table.values(
@@ -720,7 +720,7 @@ for split in ("train", "test"):
 # The same with 16 bits, 65536 codes: exact gradients by {eq}`own-partition-table`, the decoder begun at the frequencies, and the cells of the table as far as they have been run in full. The bits can tell 11.1 nats. At the
 # end, where a direct fit under uniform bits is stored: what each run loses against it, and the gap, as above.
 
-# %%
+# %% tags=["hide-input"]
 begun_rows(16)
 lowest_16 = {
     encoder: min((r for some in rates.values() for r in some), key=lambda r: r.metrics["nelbo_train"])

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 
 from efvae import cli, records, runner, values
 from efvae.experiments import rbm
+
+ROOT = Path(__file__).parents[1]
 
 NOTEBOOK = """\
 # %% [markdown]
@@ -255,6 +259,33 @@ def test_what_the_kernel_logs_about_itself_is_not_told(tmp_path, capfd):
     path.write_text(f"{NOTEBOOK}\n# %%\nget_ipython().kernel.log.error('interrupted')\n")
     assert efvae("run", path, "-o", tmp_path / "out.ipynb") == 0
     assert capfd.readouterr().err == ""
+
+
+def test_a_terminated_run_leaves_nothing(tmp_path):
+    started, scratch = tmp_path / "started", _folder(tmp_path / "scratch")
+    path = tmp_path / "slow.py"
+    cell = f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    path.write_text(f"{NOTEBOOK}\n# %%\n{cell}")
+    words = [sys.executable, "-m", "efvae", "run", str(path), "-o", str(tmp_path / "out.ipynb")]
+    process = subprocess.Popen(words, env=os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)})
+    try:
+        assert _within(120, lambda: started.exists() and started.read_text())
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+        assert _within(60, lambda: not Path(f"/proc/{started.read_text()}").exists()) or not Path("/proc").exists()
+    finally:
+        process.kill()
+    assert [path.name for path in scratch.iterdir() if not path.name.startswith("torch")] == []
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def _within(seconds: float, done: Callable[[], object]) -> bool:
+    end = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def test_a_failing_cell_is_one_line_and_keeps_the_notebook(notebook, tmp_path, capsys):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from efvae import bounds, consistency, exact, frequencies, hashing, minimal, rbm
 from efvae.affine_decoder import best_bound
 from efvae.consistency import posterior_gap
+from efvae.descent import maximize, minimize
 from efvae.encoder_fit import best_free_encoder
 from efvae.encoder_gap import code_products, family_gap, train_encoder
 from efvae.estimators import Exact, Reinforce
@@ -78,6 +79,21 @@ def test_an_encoder_is_trained_by_the_weights_of_its_rule() -> None:
     assert left[0] == pytest.approx(left[1], abs=1e-6)
 
 
+def test_an_optimum_is_found_at_the_end_of_a_bent_valley() -> None:
+    """Rosenbrock's function; a search that one round does not finish goes on in the next."""
+
+    def rosenbrock(at: Tensor) -> Tensor:
+        return 100 * (at[1] - at[0] ** 2) ** 2 + (1 - at[0]) ** 2
+
+    start = torch.tensor([-1.2, 1.0], dtype=F64)
+    short, long = (start.clone().requires_grad_() for _ in range(2))
+    assert minimize(lambda: rosenbrock(short), [short], 8) > 0.01
+    assert minimize(lambda: rosenbrock(long), [long], 8, rounds=20) < 1e-12
+    assert torch.allclose(long, torch.ones(2, dtype=F64), atol=1e-6)
+    assert torch.allclose(maximize(lambda at: -rosenbrock(at), start), torch.ones(2, dtype=F64), atol=1e-9)
+    assert start.tolist() == [-1.2, 1.0]
+
+
 # --- laws that are nearly sure -------------------------------------------------------------------------------------
 
 
@@ -108,6 +124,15 @@ def test_the_interaction_of_two_bits_at_large_weights() -> None:
         theta = torch.tensor([weight, weight - 0.5], dtype=F64)
         by_table = (signs[:, None] * pair.log_joint(theta)).sum(0) / 4
         assert pair.interaction(theta).item() == pytest.approx(by_table[0].item(), abs=1e-9 * weight)
+
+
+def test_a_value_is_not_rounded_to_the_precision_of_the_family() -> None:
+    law = GaussianFixedVariance.from_mean(torch.tensor([256.0]), variance=1.0)
+    x = torch.tensor([256.00001], dtype=F64)  # the nearest float32 is 256
+    wanted = stats.norm.logpdf(x.item(), 256.0)
+    assert law.log_prob(x).dtype == F64
+    assert law.log_prob(x).item() == pytest.approx(wanted, abs=1e-6)
+    assert law.log_prob(x.float()).dtype == torch.float32
 
 
 def test_a_state_of_probability_zero() -> None:

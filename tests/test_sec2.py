@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from efvae import exact, objectives
-from efvae.consistency import PixelPair, family_residual, is_consistent, maximize, posterior_gap
+from efvae.consistency import PixelPair, family_residual, is_consistent, posterior_gap
+from efvae.descent import maximize
 from efvae.estimators import Exact
 from efvae.families import Bernoulli, Categorical, Gaussian, Multinomial, all_bits
 from efvae.harmonium import Harmonium

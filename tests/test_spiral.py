@@ -348,6 +348,7 @@ def test_two_directions_of_the_divergence():
         ({"encoder": "flow"}, "encoder must be one of gaussian, mixture, oracle; got 'flow'"),
         ({"noise": 0.05}, "noise must be in"),
         ({"noise": math.nan}, "noise must be in"),
+        ({"noise": "wide"}, "noise must be a number; got 'wide'"),
         ({"joint_steps": 0}, "joint_steps must be a whole number of at least 1; got 0"),
         ({"learning_rate": -1.0}, "learning_rate must be a positive number"),
     ],

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from efvae import exact
 from efvae.consistency import PixelPair
+from efvae.descent import minimize
 from efvae.encoder_fit import (
     best_free_encoder,
     forward_cross_entropy,
     gap_parts,
-    minimize,
     posterior_table,
     reverse_gap,
     tied_elbo,
@@ -61,7 +61,7 @@ def affine(latent: MakeFamily, m: int, seed: int, scale: float = 1.0) -> Conditi
 
 
 def fit_forward(encoder: Conditional, *rest) -> float:
-    return minimize(lambda: forward_cross_entropy(encoder, *rest), list(encoder.parameters()), 1000)
+    return minimize(lambda: forward_cross_entropy(encoder, *rest), encoder.parameters(), 1000)
 
 
 def as_function(objective, encoder: Conditional, *rest) -> Callable[[Tensor], Tensor]:
@@ -180,7 +180,7 @@ def test_without_consistency_the_identity_fails_and_local_optima_appear() -> Non
                 with torch.no_grad():
                     row.network.weight.copy_(2 * normal(2, 1, seed=seed))
                 one = torch.ones(1, 1, dtype=torch.float64)
-                values.append(minimize(lambda: objective(row, one, one[:, 0], log_post, rule), list(row.parameters())))  # noqa: B023
+                values.append(minimize(lambda: objective(row, one, one[:, 0], log_post, rule), row.parameters()))  # noqa: B023
             ends[name, coupling] = max(values) - min(values)
     assert ends["reverse", 0.0] < 1e-9  # consistent: one end, in either direction
     assert ends["forward", 0.0] < 1e-9
@@ -216,7 +216,7 @@ def test_stationary_points_of_the_elbo_over_harmonia_are_tight(latent: MakeFamil
         affine(Bernoulli, 2, seed),
     )
     rule = exact.enumerate_states(Bernoulli(torch.zeros(2, dtype=torch.float64)))
-    minimize(lambda: -(weights * exact.elbo(uniform, x, rule)).sum(), list(uniform.encoder.parameters()), 500)
+    minimize(lambda: -(weights * exact.elbo(uniform, x, rule)).sum(), uniform.encoder.parameters(), 500)
     with torch.no_grad():
         assert float((weights * exact.posterior_kl(uniform, x, rule)).sum()) > 1e-3
 

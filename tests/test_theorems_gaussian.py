@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from efvae import exact
 from efvae.consistency import family_residual
+from efvae.descent import minimize
 from efvae.families import Gaussian, GaussianFixedVariance
 from efvae.gaussian.joint import (
     TightGaussian,
@@ -24,7 +25,7 @@ from efvae.gaussian.joint import (
     posterior_precision,
     rotate_latent,
 )
-from efvae.gaussian.ppca import PPCA, minimize
+from efvae.gaussian.ppca import PPCA
 from efvae.models import VAE, Conditional, Prior
 
 SEEDS = range(4)

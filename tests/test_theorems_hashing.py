@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from efvae import exact
-from efvae.consistency import is_consistent, maximize, posterior_gap
+from efvae.consistency import is_consistent, posterior_gap
+from efvae.descent import maximize
 from efvae.families import Bernoulli, Categorical, Multinomial, all_bits
 from efvae.frequencies import frequency_classes, frequency_gap
 from efvae.harmonium import Harmonium

@@ -65,9 +65,9 @@ MAP_INTRO = """\
 
 Every numbered item of the paper, in its order: **{closed}** of **{all}** are closed, the others open.
 A closed statement has a page, an entry in the library, a notebook cell that computes it, and a test; a section, figure
-or table has a page and a notebook, a table also a record of each of its numbers. One label, such as `eq-1a`, names an
-item in all of them, so a search for it in the sources finds the same places. A test of the project keeps this table
-true.
+or table has a page and a notebook, a table also a record of each of its numbers; a footnote has a place on a page.
+One label, such as `eq-1a`, names an item in all of them, so a search for it in the sources finds the same places. A
+test of the project keeps this table true.
 """
 BOARD_INTRO = """\
 # Scoreboard
@@ -202,7 +202,8 @@ def _fitted(rows: list[dict[str, str]]) -> str:
 
 def _shorter(rows: list[dict[str, str]]) -> str:
     """What is said of the shorter training of Table 2, which is no run of the paper's protocol."""
-    verdicts = [row["verdict"] for row in rows if row["item"] == "own-tab-2-one-sample"]
+    shorter = [row["verdict"] for row in rows if row["item"] == "own-tab-2-one-sample"]
+    verdicts = [verdict for verdict in shorter if verdict != "open"]
     return (
         f"Not counted: the first part of the training of Table 2, whose numbers stand beside {len(verdicts)} printed "
         f"ones further down, {verdicts.count('miss')} of them misses."

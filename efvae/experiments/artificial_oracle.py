@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae import exact
+from efvae.descent import minimize
 from efvae.experiments.artificial_truth import N_BITS, centers_of, codes, evaluate, vae_with
 from efvae.families import Bernoulli, GaussianFixedVariance, all_bits
 from efvae.harmonium import Harmonium
@@ -179,22 +180,11 @@ def _maximise(weight: Tensor, bias: Tensor, sigma: float, rule: exact.Rule) -> t
         share = probe.latent_log_weight(all_bits(N_BITS))
     harmonium = Harmonium(visible, Bernoulli, weight, bias, torch.stack([share[0] - share[2], share[0] - share[1]]))
     expectation = rule.log_weights.exp()
-    optimizer = torch.optim.LBFGS(
-        harmonium.parameters(),
-        max_iter=500,
-        tolerance_grad=1e-10,
-        tolerance_change=1e-14,
-        line_search_fn="strong_wolfe",
-    )
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = -(expectation * harmonium.log_marginal(rule.points)).sum()
-        loss.backward()
-        return loss
+    def loss() -> Tensor:
+        return -(expectation * harmonium.log_marginal(rule.points)).sum()
 
-    optimizer.step(closure)
-    value = -float(closure().detach())
+    value = -minimize(loss, harmonium.parameters(), 500, tolerance_change=1e-14)
     return harmonium.requires_grad_(requires_grad=False), value
 
 

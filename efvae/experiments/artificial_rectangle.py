@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from efvae import exact
+from efvae.descent import minimize
 from efvae.experiments.artificial_truth import N_BITS, codes
 from efvae.families import GaussianFixedVariance, all_bits
 
@@ -70,17 +71,11 @@ def fit_rectangle(rule: exact.Rule, sigma: float, seed: int = 0) -> tuple[Tensor
     for _ in range(RANDOM_STARTS):
         start = torch.cat([mean, torch.randn(3, generator=generator, dtype=mean.dtype) * spread])
         parameters = start.requires_grad_()
-        optimizer = torch.optim.LBFGS([parameters], max_iter=300, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
-        def closure(optimizer=optimizer, parameters=parameters) -> Tensor:  # type: ignore[no-untyped-def]
-            optimizer.zero_grad()
-            loss = -likelihood(corners(parameters))
-            loss.backward()
-            return loss
+        def loss(parameters: Tensor = parameters) -> Tensor:
+            return -likelihood(corners(parameters))
 
-        optimizer.step(closure)
-        with torch.no_grad():
-            reached = float(likelihood(corners(parameters)))
-            if reached > value:
-                best, value = corners(parameters), reached
+        reached = -minimize(loss, [parameters], 300, tolerance_grad=1e-9, tolerance_change=1e-9)
+        if reached > value:
+            best, value = corners(parameters).detach(), reached
     return best, value

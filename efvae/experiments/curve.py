@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from efvae.bounds import nearest_harmonium, tabulate
+from efvae.descent import minimize
 from efvae.estimators import Exact, gauss_hermite_nodes
 from efvae.exact import elbo, grid, posterior_kl
 from efvae.families import Gaussian, GaussianFixedVariance
@@ -145,7 +146,7 @@ def _least_gap(mean: Callable[[Tensor], Tensor], x: Tensor, variance: float, loc
         entropy = free[1] + math.log(noise_scale) + 0.5 * math.log(2 * math.pi * math.e)
         return -(log_weights.exp() @ log_joint(z) + entropy).mean()
 
-    _descend([free], negative_elbo, 100)
+    minimize(negative_elbo, [free], 100, history_size=50, tolerance_grad=1e-7)
     rule = grid([-7.0], [7.0], 8001)
     with torch.no_grad():
         log_marginal = torch.logsumexp(log_joint(rule.points) + rule.log_weights[:, None], 0).mean()
@@ -185,23 +186,10 @@ def run(config: Config) -> list[Stage]:
             Conditional(decoder, partial(GaussianFixedVariance.from_mean, variance=variance)),
             Conditional(encoder, Gaussian.from_mean_log_variance),
         )
-        _descend(list(vae.parameters()), partial(_negative_elbo, vae, x), config.iterations)
+        loss = partial(_negative_elbo, vae, x)
+        minimize(loss, vae.parameters(), config.iterations, history_size=50, tolerance_grad=1e-7)
         stages.append(_measure(vae, x, variance))
     return stages
-
-
-def _descend(parameters: list[Tensor], objective: Callable[[], Tensor], iterations: int) -> None:
-    optimizer = torch.optim.LBFGS(
-        parameters, max_iter=iterations, history_size=50, tolerance_change=0.0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = objective()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
 
 
 def _negative_elbo(vae: VAE, x: Tensor) -> Tensor:

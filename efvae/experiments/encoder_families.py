@@ -26,11 +26,13 @@ from efvae.networks import mlp
 from efvae.records import Record
 from efvae.values import check_fields
 
-__all__ = ["FAMILIES", "STEM", "Config", "random_vae", "run"]
+__all__ = ["FAMILIES", "STEM", "TITLES", "Config", "random_vae", "run"]
 
 STEM = "sec3_1_mrf"
 #: Each contains the one before it.
 FAMILIES = ("factorized", "mrf", "pairs", "states")
+#: Their names for readers.
+TITLES = {"factorized": "factorized", "mrf": "bipartite", "pairs": "all pairs", "states": "all states"}
 NETWORKS = ("affine", "hidden")
 
 

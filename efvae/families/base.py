@@ -117,7 +117,9 @@ class ExponentialFamily(ABC):
         """
         self._refuse_another_event(x)
         # a sum of products would hold them all: codes × observations × components
-        inner = torch.einsum("...d,...d->...", self.sufficient_statistic(x).to(self.eta.dtype), self.eta)
+        statistic = self.sufficient_statistic(x)
+        dtype = torch.promote_types(statistic.dtype, self.eta.dtype)
+        inner = torch.einsum("...d,...d->...", statistic.to(dtype), self.eta.to(dtype))
         return self.log_base_measure(x) + inner - self.log_partition()
 
     def _refuse_another_event(self, x: Tensor) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from efvae.descent import minimize
 from efvae.estimators import Exact
 from efvae.exact import COVERAGE, Rule
 from efvae.families import ExponentialFamily, Gaussian, GaussianFixedVariance
-from efvae.gaussian.ppca import minimize
 
 __all__ = ["CurveFit", "best_gaussian", "curve_log_joint", "fit_curve", "gap_curvature", "gap_of_curve", "powers"]
 
@@ -72,7 +72,7 @@ def best_gaussian(coefficients: Tensor, log_noise: Tensor, x: Tensor, rule: Rule
         starts = _starts(curve_log_joint(coefficients, log_noise, x, rule.points[:, None]), rule)
     ends = starts.flatten(0, 1).requires_grad_()
     repeated = x.repeat(len(starts), 1)
-    minimize(lambda: -_curve_elbo(coefficients, log_noise, repeated, ends, nodes).sum(), [ends])
+    minimize(lambda: -_curve_elbo(coefficients, log_noise, repeated, ends, nodes).sum(), [ends], 1000, rounds=6)
     with torch.no_grad():
         value = _curve_elbo(coefficients, log_noise, repeated, ends, nodes).reshape(len(starts), -1)
         chosen = ends.reshape(len(starts), -1, 2)[value.argmax(0), torch.arange(len(x))]
@@ -168,7 +168,7 @@ def fit_curve(start: CurveFit, x: Tensor, weights: Tensor, rule: Rule, *, object
         return -(weights * torch.logsumexp(joint + rule.log_weights[:, None], 0)).sum()
 
     if objective == "likelihood":
-        value = -minimize(likelihood, [b, log_noise], steps=100, rtol=1e-10)
+        value = -minimize(likelihood, [b, log_noise], 100, rounds=6, rtol=1e-10)
         return CurveFit(b.detach(), log_noise.detach(), value)
     value = -float("inf")
     for _ in range(10):  # curve and encoders together, then each encoder anew from all its starts
@@ -178,7 +178,7 @@ def fit_curve(start: CurveFit, x: Tensor, weights: Tensor, rule: Rule, *, object
         def bound(raw: Tensor = raw) -> Tensor:
             return -(weights * _curve_elbo(b, log_noise, x, raw, nodes)).sum()
 
-        previous, value = value, -minimize(bound, [b, log_noise, raw], steps=100, rtol=1e-8)
+        previous, value = value, -minimize(bound, [b, log_noise, raw], 100, rounds=6, rtol=1e-8)
         if value - previous < 1e-6:
             break
     return CurveFit(b.detach(), log_noise.detach(), value)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from efvae.descent import minimize
 from efvae.gaussian.joint import average_log_likelihood, diagonal_gap, posterior_precision
-from efvae.gaussian.ppca import minimize
 
 __all__ = ["FrameFit", "fit_frame", "oblique_frame"]
 
@@ -73,7 +73,7 @@ def fit_frame(frame: Tensor, data_covariance: Tensor, beta: float, starts: Seque
             likelihood, gap = _parts(frame, log_scales, log_noise, data_covariance)
             return beta * gap - likelihood
 
-        value = minimize(loss, [log_scales, log_noise], steps=100, rtol=1e-11)
+        value = minimize(loss, [log_scales, log_noise], 100, rounds=6, rtol=1e-11)
         if best is None or value < best[0]:
             best = (value, log_scales.detach(), log_noise.detach())
     if best is None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from efvae.descent import minimize
 from efvae.estimators import Exact
 from efvae.families import Gaussian, GaussianFixedVariance
 from efvae.gaussian.joint import TightGaussian, average_log_likelihood
 from efvae.models import VAE, Conditional, Prior
 from efvae.objectives import elbo
 
-__all__ = ["PPCA", "linear_vae", "loadings_of", "maximize_elbo", "minimize", "principal_angles"]
+__all__ = ["PPCA", "linear_vae", "loadings_of", "maximize_elbo", "principal_angles"]
 
 
 @dataclass(frozen=True)
@@ -166,46 +166,6 @@ def loadings_of(vae: VAE) -> tuple[Tensor, Tensor, Tensor]:
     return layer.weight.detach(), layer.bias.detach(), family.log_variance.detach().exp()
 
 
-def minimize(
-    loss: Callable[[], Tensor], parameters: Iterable[Tensor], rounds: int = 6, steps: int = 1000, rtol: float = 1e-12
-) -> float:
-    """L-BFGS with restarts until the loss stops falling; changes the parameters in place.
-
-    Args:
-        loss: scalar in nats, deterministic.
-        parameters: leaves with ``requires_grad``.
-        rounds: most restarts (each forgets the curvature, which frees a stalled search).
-        steps: most iterations of a round.
-        rtol: stop when a round gains less than this part of the loss (or of one nat).
-
-    Returns:
-        The final loss.
-    """
-    leaves = list(parameters)
-    value = float("inf")
-    for _ in range(rounds):
-        optimizer = torch.optim.LBFGS(
-            leaves,
-            max_iter=steps,
-            history_size=100,
-            tolerance_grad=1e-10,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure(optimizer: torch.optim.LBFGS = optimizer) -> Tensor:
-            optimizer.zero_grad()
-            current = loss()
-            current.backward()
-            return current
-
-        optimizer.step(closure)
-        previous, value = value, loss().item()
-        if previous - value < rtol * max(1.0, abs(value)):
-            break
-    return value
-
-
 def maximize_elbo(vae: VAE, x: Tensor) -> float:
     """Train a linear VAE on the whole data to the optimum of its ELBO, without sampling; returns it in nats.
 
@@ -214,7 +174,7 @@ def maximize_elbo(vae: VAE, x: Tensor) -> float:
 
     Paper: cor-2, case-gaussian
     """
-    return -minimize(lambda: -elbo(vae, x, Exact(nodes=2)).mean(), vae.parameters())
+    return -minimize(lambda: -elbo(vae, x, Exact(nodes=2)).mean(), vae.parameters(), 1000, rounds=6)
 
 
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:

@@ -43,27 +43,27 @@ def gap_over_depth(gaps: Mapping[str, Tensor], floors: Mapping[str, Tensor]) -> 
     return figure
 
 
-def gap_over_angle(centres: Mapping[str, Tensor], angle: Sequence[float], loss: Tensor, gap: Tensor) -> Figure:
-    """Four Gaussian centres at some angles, and what the best ELBO loses over the angle.
+def gap_over_angle(centers: Mapping[str, Tensor], angle: Sequence[float], loss: Tensor, gap: Tensor) -> Figure:
+    """Four Gaussian centers at some angles, and what the best ELBO loses over the angle.
 
     Args:
-        centres: by title, the centres of the codes 00, 01, 10, 11, shape ``(4, 2)``, in standard deviations.
+        centers: by title, the centers of the codes 00, 01, 10, 11, shape ``(4, 2)``, in standard deviations.
         angle: angles between the columns in degrees.
         loss: likelihood of the truth minus best ELBO, in nats, shape ``(a,)``.
         gap: the part of it that is posterior gap, in nats, shape ``(a,)``.
 
     Own: own-parallelogram
     """
-    figure, axes = plt.subplot_mosaic([[*centres], ["loss"] * len(centres)], figsize=(5.4, 5.2), layout="constrained",
+    figure, axes = plt.subplot_mosaic([[*centers], ["loss"] * len(centers)], figsize=(5.4, 5.2), layout="constrained",
                                       height_ratios=[1, 1.4])  # fmt: skip
-    for title, points in centres.items():
+    for title, points in centers.items():
         ax = axes[title]
         ax.plot(*points[[0, 1, 3, 2, 0]].T, color=GREY, linewidth=1)
         for code, point in zip(("00", "01", "10", "11"), points.tolist(), strict=True):
             ax.add_patch(Circle(tuple(point), 1.0, facecolor="none", edgecolor=BLUE, linewidth=0.8))
             ax.annotate(code, point, ha="center", va="center", fontsize=8)
         ax.set(title=title, aspect="equal", xlim=(-4, 4), ylim=(-3, 3), xlabel=r"$x_1$ [σ]")
-    axes[next(iter(centres))].set_ylabel(r"$x_2$ [σ]")
+    axes[next(iter(centers))].set_ylabel(r"$x_2$ [σ]")
     ax = axes["loss"]
     ax.plot(angle, loss, "o-", color=VERMILION, label="lost by the best ELBO")
     ax.plot(angle, gap, "s--", color=BLUE, markerfacecolor="none", label="of this, posterior gap")

@@ -24,7 +24,7 @@ def parts_of_gap(names: Sequence[str], family: Tensor, amortization: Mapping[str
     Own: own-gap-parts
     """
     figure, axes = plt.subplots(
-        1, len(amortization), figsize=(7.2, 3.4), dpi=130, sharey=True, layout="constrained", squeeze=False
+        1, len(amortization), figsize=(6.6, 3.4), dpi=105, sharey=True, layout="constrained", squeeze=False
     )
     place = range(len(names))
     for ax, (network, extra) in zip(axes[0], amortization.items(), strict=True):
@@ -35,7 +35,7 @@ def parts_of_gap(names: Sequence[str], family: Tensor, amortization: Mapping[str
             total = family[seed] + extra[seed]
             ax.plot(place, total, "o", color=YELLOW, markersize=4, markeredgecolor=BLACK, markeredgewidth=0.6,
                     label="sum, each seed" if seed == 0 else None)  # fmt: skip
-        ax.set_xticks(place, names)
+        ax.set_xticks(place, names, fontsize=8)
         ax.set_title(network, fontsize=10)
         ax.set_xlabel("encoder family")
         ax.spines[["top", "right"]].set_visible(False)

@@ -1,14 +1,14 @@
-"""Figures of semantic hashing: lengths given codes, gaps and confidence against the length of a document."""
+"""Figures of semantic hashing: lengths given codes or of a corpus, gaps and confidence against the length."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["confidence", "lengths_and_gap", "what_frequencies_cost"]
+__all__ = ["confidence", "length_survival", "lengths_and_gap", "what_frequencies_cost"]
 
 # Told apart by lightness, line style and marker.
 _STYLES = (
@@ -105,4 +105,25 @@ def confidence(
     bottom.set_xscale("log", base=2)
     bottom.set_xticks(lengths.tolist(), [f"{int(n)}" for n in lengths])
     bottom.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
+def length_survival(lengths: Sequence[float], data: Sequence[float], laws: Mapping[str, Sequence[float]]) -> Figure:
+    """Share of documents that are at least so long, in a corpus and by fitted laws, both axes logarithmic.
+
+    Args:
+        lengths: whole numbers from 1, ascending, shape ``(n,)``.
+        data: share of the documents, likewise.
+        laws: P(length ≥ l) of each law, by name, likewise; where it is below the data's range it is not drawn.
+
+    Paper: case-hashing
+    Own: own-hashing-length
+    """
+    figure, ax = plt.subplots(figsize=(5.2, 3.8), dpi=130, layout="constrained")
+    ax.plot(lengths, data, color="0.35", linestyle="none", marker="o", markersize=4, label="documents")
+    for (name, values), (colour, line, _) in zip(laws.items(), _STYLES, strict=False):
+        ax.plot(lengths, values, color=colour, linestyle=line, label=name)
+    ax.set(xlabel="length $l$ [words]", ylabel=r"share of documents of length $\geq l$", xscale="log", yscale="log")
+    ax.set_ylim(min(share for share in data if share > 0) / 2, 1.5)
+    ax.legend(frameon=False, fontsize=8.5, loc="lower left")
     return figure

@@ -79,9 +79,9 @@ def trade_off(
         location="bottom",
         shrink=0.9,
         pad=0.02,
-        ticks=gap_levels[2:],
+        ticks=gap_levels,
         format="%g",
-        label=r"posterior gap $F(\theta)$ [nats]",
+        label=r"least gap $F(\theta)$ [nats]",
     )
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8.5, frameon=False)
     return figure
@@ -108,7 +108,7 @@ def likelihood_and_gap_along(beta: Tensor, loss: Tensor, gap: Tensor) -> Figure:
     """
     figure, ax = plt.subplots(figsize=(5.2, 3.4), dpi=130, layout="constrained")
     ax.plot(beta, loss, color=BLACK, label=r"lost likelihood $\mathcal{L}(\theta_{\mathrm{ML}})-\mathcal{L}(\theta)$")
-    ax.plot(beta, gap, color=BLUE, linestyle="dashed", label=r"posterior gap $F(\theta)$")
+    ax.plot(beta, gap, color=BLUE, linestyle="dashed", label=r"least gap $F(\theta)$")
     ax.plot(beta, loss + gap, color=VERMILION, linestyle="dotted", linewidth=2.5, label="their sum, the VAE error (2)")
     ax.axvline(1.0, color="0.5", linewidth=0.8)
     ax.annotate(r"ELBO, $\beta=1$", (1.08, 0.92), xycoords=("data", "axes fraction"))

@@ -77,7 +77,7 @@ def baselines(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
     Own: own-digits-baseline
     """
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 0.36 * len(rows) + 1.5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 0.36 * len(rows) + 1.5), sharey=True, layout="constrained")
     for ax, part in zip(axes, ("train", "test"), strict=True):
         for place, columns in enumerate(rows.values()):
             likelihood, elbo = columns[f"log_likelihood_{part}"], columns[f"elbo_{part}"]

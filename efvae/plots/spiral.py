@@ -77,9 +77,9 @@ def learning_curves(
     for name, at in start.items():
         for column, width in [*((c, 0.7) for c in stored.get(name, ())), (curves[name], 2.0)]:
             x = at + torch.tensor(column["step"]) / max(*column["step"], 1.0)
-            bound.plot(x, column["elbo"], color=styles[name], linewidth=width)
             bound.plot(x, column["log_likelihood"], color=styles[name], linewidth=width, linestyle="dashed")
-            marker = "o" if name == "fixed" and width > 1 else None
+            marker = "o" if name == "fixed" and width > 1 else None  # the two joint trainings lie over each other
+            bound.plot(x, column["elbo"], color=styles[name], linewidth=width, marker=marker, markersize=4)
             bend.plot(x, column["bent"], color=styles[name], linewidth=width, marker=marker, markersize=4)
             noise.plot(x, column["noise"], color=styles[name], linewidth=width, marker=marker, markersize=4)
     for index, (text, level) in enumerate(levels.items()):
@@ -89,12 +89,17 @@ def learning_curves(
     for ax in (bound, bend, noise):
         for border in (1, 2):
             ax.axvline(border, color="0.8", linewidth=1, zorder=0)
-    for label, colour in (("encoder only", BLACK), ("both, noise fixed", BLUE), ("both, noise learned", VERMILION)):
-        bound.plot([], [], color=colour, linewidth=2, label=label)
+    for name, label in (
+        ("encoder", "encoder only"),
+        ("fixed", "both, noise fixed"),
+        ("learned", "both, noise learned"),
+    ):
+        marker = "o" if name == "fixed" else None
+        bound.plot([], [], color=styles[name], linewidth=2, marker=marker, markersize=4, label=label)
     bound.plot([], [], color="0.3", label="solid: ELBO")
     bound.plot([], [], color="0.3", linestyle="dashed", label="dashed: log-likelihood")
     bound.set(ylabel="nats", ylim=(min(levels.values()) - 0.35, max(levels.values()) + 0.07))
-    bend.set(ylabel="share of the decoder\nnot affine", ylim=(0, 1))
+    bend.set(ylabel="bend (share of the\ndecoder not affine)", ylim=(0, 1))
     noise.set(ylabel=r"$\sigma_{\mathrm{d}}$", xlim=(0, 3))
     noise.set_xticks([0.5, 1.5, 2.5], ["encoder,\nconditional likelihood", "encoder,\nELBO", "both,\nELBO"])
     noise.tick_params(axis="x", length=0)

@@ -112,7 +112,7 @@ def table_2(
     paper: Mapping[tuple[str, tuple[int, int, str]], float],
     ours: Mapping[str, Mapping[tuple[str, tuple[int, int, str]], float]],
 ) -> Figure:
-    """Table 2 against the number of bits: the printed numbers as open marks and lines, ours as filled ones and crosses.
+    """Table 2 against the number of bits: printed as large open marks and lines, ours as filled and small open ones.
 
     Args:
         paper: printed numbers by split and cell (bits, hidden layers, encoder).
@@ -132,11 +132,12 @@ def table_2(
                 line = [paper[split, (m, depth, encoder)] for m in bits]
                 ax.plot(range(len(bits)), line, color=colour, linewidth=1, marker=_MARKERS[encoder], markersize=9,
                         markerfacecolor="white", label=f"{encoder}, paper")  # fmt: skip
-                for style, (protocol, numbers) in zip((_MARKERS[encoder], "x"), ours.items(), strict=False):
+                for face, (protocol, numbers) in zip((colour, "white"), ours.items(), strict=False):
                     there = [(i, numbers[split, (m, depth, encoder)]) for i, m in enumerate(bits)
                              if (split, (m, depth, encoder)) in numbers]  # fmt: skip
-                    ax.plot(*zip(*there, strict=True) if there else ([], []), linestyle="none", marker=style,
-                            color=colour, markersize=5, label=f"{encoder}, {protocol}")  # fmt: skip
+                    ax.plot(*zip(*there, strict=True) if there else ([], []), linestyle="none", markersize=4.5,
+                            marker=_MARKERS[encoder], color=colour, markerfacecolor=face,
+                            label=f"{encoder}, {protocol}")  # fmt: skip
             layers = {0: "linear decoder", 1: "1 hidden layer"}.get(depth, f"{depth} hidden layers")
             ax.set_title(f"{name}, {layers}", fontsize=10)
             ax.set_xticks(range(len(bits)), [str(m) for m in bits])

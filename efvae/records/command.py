@@ -18,7 +18,7 @@ from efvae.records.origin import results_root
 from efvae.records.record import Record
 from efvae.values import TYPES, nearest, parse, shown
 
-__all__ = ["config_kinds", "hush", "lacking", "main", "read_value"]
+__all__ = ["config_kinds", "hush", "in_one_line", "lacking", "main", "read_value"]
 
 _USAGE = """usage: python -m {module} [key=value ...] [--results DIR] [--refresh]{options}
 
@@ -43,16 +43,32 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
 
     Own: own-records
     """
+    return in_one_line(lambda: _main(config_type, run, list(sys.argv[1:] if argv is None else argv)))
+
+
+def in_one_line(command: Callable[[], int], prefix: str = "") -> int:
+    """Run a command; that it was interrupted, lacks a package or lost its reader is a line and an exit code.
+
+    Args:
+        command: gives its exit code.
+        prefix: of the line.
+
+    Returns:
+        What the command gave; 2 if an optional package is not installed; 130 after Ctrl-C; 141 if nobody reads the
+        output.
+
+    Own: own-records
+    """
     try:
-        code = _main(config_type, run, list(sys.argv[1:] if argv is None else argv))
+        code = command()
         sys.stdout.flush()  # a reader that is gone shows here, not while Python ends
     except ImportError as error:
         if not (told := lacking(error)):
             raise
-        print(f"error: {told}", file=sys.stderr)
+        print(f"{prefix}error: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"{prefix}interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         hush()
