@@ -119,7 +119,7 @@ def poisson(length: Tensor, theta: Tensor) -> Tensor:
     return length * theta[0] - mean - torch.lgamma(length + 1) - torch.log(-torch.expm1(-mean))
 
 
-#: Laws of l = 1, 2, … by name: log-probability given parameters.
+#: Names of laws on 1, 2, …, and what gives their log-probabilities at lengths from parameters.
 LAWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "lognormal": lognormal,
     "negative_binomial": negative_binomial,
