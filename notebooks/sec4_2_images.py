@@ -397,35 +397,40 @@ if not by_setting:
 # (sec-4-2-truths)=
 # ### Other truths
 #
-# Each row is another GAN, with an encoder of its own, and one seed of each joint training, at the smallest size that is recorded and as
-# short as there. *start*: the encoder by conditional likelihood.
+# Each row is another GAN, with an encoder of its own, and seed 0 of each joint training, at both sizes as long as the shortest above.
+# *start*: the encoder by conditional likelihood.
 
 # %% tags=["hide-input"]
-by_truth: dict[int, dict[str, dict[str, float]]] = {}
+by_truth: dict[int, dict[int, dict[str, dict[str, float]]]] = {16: {}, 64: {}}
 for row in all_truths:
-    setting = row.config["size"], row.config["encoder"], row.config["seed"], row.config["joint_steps"]
-    if row.config["stage"] in ("encoder", *STAGES[2:]) and setting in (
-        (16, "diagonal", 0, 1200),
-        (16, "diagonal", 0, images.Config().joint_steps),  # what a stage does not use is as by default
+    c, steps = row.config, {16: 1200, 64: 2000}.get(row.config["size"])
+    lengths = (steps, images.Config().joint_steps)  # what a stage does not use is as by default
+    if (
+        c["stage"] in ("encoder", *STAGES[2:])
+        and (c["encoder"], c["seed"]) == ("diagonal", 0)
+        and c["joint_steps"] in lengths
     ):
-        by_truth.setdefault(row.config["truth_seed"], {})[row.config["stage"]] = row.metrics
-print("16 × 16      ELBO                      D                        affine")
-print("truth       start    fixed  learned    start   fixed  learned   start fixed learned")
-for truth_seed, rows in sorted(by_truth.items()):
-    begun, fixed, learned = (rows[stage] for stage in ("encoder", *STAGES[2:]))
-    print(
-        f"{truth_seed:5} {begun['elbo']:11.0f} {fixed['elbo']:8.1f} {learned['elbo']:8.1f}"
-        f" {begun['frechet_classifier']:8.2f} {fixed['frechet_classifier']:7.1f} {learned['frechet_classifier']:8.1f}"
-        f" {begun['affine_share_support']:7.2f} {fixed['affine_share_support']:5.2f} {learned['affine_share_support']:7.2f}"
-    )
-    assert begun["elbo"] < fixed["elbo"] < learned["elbo"] < learned["entropy_bound"]
-    assert 100 * begun["frechet_classifier"] < fixed["frechet_classifier"] < learned["frechet_classifier"]
-    assert begun["affine_share_support"] < min(fixed["affine_share_support"], learned["affine_share_support"])
-for stage in STAGES[2:]:
-    ends = [rows[stage]["frechet_classifier"] for rows in by_truth.values()]
-    assert not ends or max(ends) < 1.05 * min(ends)
-if not by_truth:
-    print("nothing")
+        by_truth[c["size"]].setdefault(c["truth_seed"], {})[c["stage"]] = row.metrics
+for pixels, found_of in by_truth.items():
+    truths = {seed: rows for seed, rows in found_of.items() if len(rows) == len(STAGES) - 1}
+    print(f"{f'{pixels} × {pixels}':9}          ELBO                         D                      affine")
+    print("truth      start    fixed  learned    start   fixed  learned   start fixed learned")
+    for truth_seed, rows in sorted(truths.items()):
+        begun, fixed, learned = (rows[stage] for stage in ("encoder", *STAGES[2:]))
+        print(
+            f"{truth_seed:5} {begun['elbo']:10.0f} {fixed['elbo']:8.0f} {learned['elbo']:8.0f}"
+            f" {begun['frechet_classifier']:8.2f} {fixed['frechet_classifier']:7.1f}"
+            f" {learned['frechet_classifier']:8.1f} {begun['affine_share_support']:7.2f}"
+            f" {fixed['affine_share_support']:5.2f} {learned['affine_share_support']:7.2f}"
+        )
+        assert begun["elbo"] < fixed["elbo"] < learned["elbo"] < learned["entropy_bound"]
+        assert 75 * begun["frechet_classifier"] < fixed["frechet_classifier"] < learned["frechet_classifier"]
+        assert begun["affine_share_support"] < min(fixed["affine_share_support"], learned["affine_share_support"])
+    for stage in STAGES[2:]:
+        ends = [rows[stage]["frechet_classifier"] for rows in truths.values()]
+        assert not ends or max(ends) < {16: 1.05, 64: 1.25}[pixels] * min(ends)
+    if not truths:
+        print("nothing")
 
 # %% [markdown]
 # ## Along the joint training
