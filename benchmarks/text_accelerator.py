@@ -82,7 +82,7 @@ class Cell:
 
     def step(self, documents: int, pairs: int) -> Cost:
         """Forward, backward, Adam."""
-        codes, even = self.codes(2 * pairs * documents), self.last + 2 - self.last % 2
+        codes, even = self.codes(2 * pairs * documents), -(-(self.last + 1) // 8) * 8
         listed = codes < 2 * pairs * documents
         read = 2.0 * documents * self.words
         # logits; gradient of the table; gradient of the codes

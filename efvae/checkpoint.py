@@ -99,7 +99,8 @@ def load_checkpoint(
         Number of steps done and the curve so far.
 
     Raises:
-        CheckpointError: the file is damaged, or was written by another configuration or model.
+        CheckpointError: the file is damaged, or was written by another configuration or model, or on another kind of
+            device.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -114,6 +115,12 @@ def load_checkpoint(
         raise CheckpointError(
             f"checkpoint {path} belongs to another configuration: delete it or name another file", path
         )
+    try:
+        generator.set_state(tensors["generator"])
+    except RuntimeError as error:  # a CPU's state has thousands of bytes, a CUDA device's 16
+        raise CheckpointError(
+            f"checkpoint {path} was written on another kind of device: go on there, or delete it", path
+        ) from error
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -121,5 +128,4 @@ def load_checkpoint(
             _, index, entry = name.split(".", 2)
             state.setdefault(int(index), {})[entry] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    generator.set_state(tensors["generator"])
     return step, curve

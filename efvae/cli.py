@@ -153,3 +153,7 @@ def _scoreboard(options: argparse.Namespace) -> int:
     from efvae import scoreboard
 
     return scoreboard.main(check=options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -146,12 +147,23 @@ class Repeated:
             self._work()
             return
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            for generator in self._generators:
-                self._graph.register_generator_state(generator)
-            with torch.cuda.graph(self._graph):
-                self._work()  # recorded, not done
+            self._graph = self._recorded()
         self._graph.replay()
+
+    def _recorded(self) -> torch.cuda.CUDAGraph:
+        gc.collect()  # a graph that dies while another is recorded spoils the recording, and torch collects none
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            graph = torch.cuda.CUDAGraph()
+            for generator in self._generators:
+                graph.register_generator_state(generator)
+            with torch.cuda.graph(graph):
+                self._work()  # recorded, not done
+        finally:
+            if collects:
+                gc.enable()
+        return graph
 
 
 class Streams:

@@ -1,4 +1,4 @@
-"""The training loop: one function, resumable to the bit, with the data stream a function of its generator."""
+"""The training loop: one function, resumable (on a CPU to the bit), its data stream a function of its generator."""
 
 from __future__ import annotations
 

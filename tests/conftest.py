@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.sources import KERNEL_ENV  # noqa: E402 - the folder above must be on the path first
+from tools import KERNEL_ENV  # noqa: E402 - the folder above must be on the path first
 
 os.environ.update(KERNEL_ENV)
 os.environ.pop("EFVAE_RESULTS", None)

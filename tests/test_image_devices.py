@@ -31,12 +31,14 @@ def _few_images(monkeypatch):
 
 def test_the_whole_pipeline_runs_on_a_device(tmp_path, monkeypatch):
     config = dataclasses.replace(TINY, encoder="full")
-    wanted = images.solve(config)
+    wanted = images.solve(config, tmp_path / "on the CPU")
     with pretended_gpu(monkeypatch):
-        monkeypatch.setattr(devices, "find", lambda name: torch.device("gpu"))
+        monkeypatch.setattr(devices, "find", torch.device)
         found = images.solve(config, tmp_path / "checkpoints", tmp_path / "results", device="gpu")
         assert {p.device.type for vae in found.vaes.values() for p in vae.parameters()} == {"cpu"}
     assert devices.current().type == "cpu"
+    judges = [next((tmp_path / name).glob("features-*.safetensors")) for name in ("on the CPU", "checkpoints")]
+    assert judges[0].read_bytes() == judges[1].read_bytes()  # one judge, wherever the models are trained
     for stage, record in wanted.records.items():
         mine = found.records[stage]
         assert mine.provenance["device"] == "gpu"

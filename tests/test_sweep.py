@@ -17,7 +17,7 @@ from efvae import cli, records
 from efvae.locks import try_lock
 from efvae.parameters import UsageError
 from efvae.records import Record
-from efvae.sweep import Group, cells_of, experiment, plan, pool, read_file
+from efvae.sweep import Group, cells_of, command, experiment, plan, pool, read_file
 from efvae.sweep.plan import _estimate, duration
 from tests.sweeps import FAULTY, ROOT, SITE, environment, left_behind, recorded, sweep
 
@@ -478,3 +478,13 @@ def test_a_device_is_handed_on_or_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("efvae.sweep.pool.start", start)
     assert efvae_("sweep", *text, "--device", "auto") == 1
     assert asked == ["auto"]
+
+
+def test_into_a_log_a_sweep_says_once_a_minute_how_far_it_is(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(command.time, "monotonic", lambda: clock[0])
+    tell = command._now_and_then()
+    for second in range(0, 200, 10):
+        clock[0] = second
+        tell(f"at {second}")
+    assert capsys.readouterr().out == "at 70\nat 140\n"

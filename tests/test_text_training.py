@@ -342,6 +342,23 @@ def test_a_cell_makes_a_record_once(tmp_path):
     assert records.same(text.run(CONFIG), record)
 
 
+def test_cells_trained_together_are_recorded_one_by_one(tmp_path, monkeypatch):
+    configs = [dataclasses.replace(CONFIG, encoder=encoder) for encoder in ("e1", "e3")]
+    measure, measured = text._trained, []
+
+    def killed_in_the_second(config, *rest):
+        measured.append(config.encoder)
+        if len(measured) > 1:
+            raise KeyboardInterrupt
+        return measure(config, *rest)
+
+    monkeypatch.setattr(text, "_trained", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        text.run_together(configs, results=tmp_path)
+    assert measured == ["e1", "e3"]
+    assert [record.config["encoder"] for record in records.load(text.STEM, tmp_path)] == ["e1"]
+
+
 def test_the_second_part_continues_the_first(tmp_path):
     both = dataclasses.replace(CONFIG, epochs_many=2)
     whole = text.run(both)

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -155,6 +156,19 @@ def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"c\.safetensors is damaged") as caught:
             train(binary_vae(1), CONFIG, path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    write(path)
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, "pt") as file:
+        about = file.metadata()
+    tensors["generator"] = tensors["generator"][:16].clone()  # what a CUDA generator keeps
+    safetensors.torch.save_file(tensors, path, about)
+    with pytest.raises(CheckpointError, match=r"c\.safetensors was written on another kind of device") as caught:
+        train(binary_vae(1), CONFIG, path)
+    assert "\n" not in str(caught.value)
 
 
 def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tools import sources
+from tools import KERNEL_ENV, sources
 
 # Runs last in the kernel and is dropped: which modules the outputs depend on.
 PROBE = 'import json as _j, sys as _s\nprint(_j.dumps(sorted(m for m in _s.modules if m.split(".")[0] == "efvae")))'
@@ -70,7 +70,7 @@ def rebuild(stem: str) -> str | None:
         resources={"metadata": {"path": str(sources.NOTEBOOKS)}},
     )  # fmt: skip
     os.environ.pop("EFVAE_RESULTS", None)
-    os.environ.update(sources.KERNEL_ENV)
+    os.environ.update(KERNEL_ENV)
     try:
         client.execute(stderr=subprocess.DEVNULL)  # the kernel's own log; a cell's errors come through the notebook
     except CellExecutionError:

@@ -14,18 +14,11 @@ from typing import Any
 import jupytext
 import nbformat
 
+from tools import KERNEL_ENV
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-
-# One thread, no progress bars, no frozen-module warning: the same digits and outputs on every run.
-KERNEL_ENV = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "TQDM_DISABLE": "1",
-    "PYTHONHASHSEED": "0",
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-}
 
 
 def kernel_env() -> dict[str, str]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from efvae import devices
 from efvae.data.cache import DataError
 from efvae.data.images import Images, scaled
 from efvae.experiments.image_config import Config, fingerprint
@@ -84,31 +85,32 @@ def feature_network(
     # it depends on the images alone: models of any width are measured by the same one
     alone = Config(data=config.data, size=config.size, feature_steps=config.feature_steps)
     mark = fingerprint(alone, images.sha256, "gan", "features")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # one classifier for all seeds: a distance must not depend on the model it judges
+    # a distance depends neither on the model that it judges nor on the device that this was trained on
+    with devices.on("cpu"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         network = placed(Classifier(len(images.classes), config.size))
-    if store.restore("features", mark, network) is None:
-        with store.alone("features", mark):
-            if store.restore("features", mark, network) is None:
-                _train(network, images, config.feature_steps)
-                store.keep("features", mark, network)
-    network.eval().requires_grad_(requires_grad=False)
+        if store.restore("features", mark, network) is None:
+            with store.alone("features", mark):
+                if store.restore("features", mark, network) is None:
+                    _train(network, images, config.feature_steps)
+                    store.keep("features", mark, network)
+    network = placed(network.eval().requires_grad_(requires_grad=False))
     return network.features, network
 
 
 def _train(network: Classifier, images: Images, steps: int) -> None:
-    pixels, labels = images.train.to(device()), images.train_label.to(device())
+    pixels, labels = images.train, images.train_label
 
     def batch(generator: torch.Generator) -> Tensor:
-        return torch.randint(len(pixels), (128,), generator=generator, device=device())
+        return torch.randint(len(pixels), (128,), generator=generator)
 
     def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
         x = scaled(pixels[chosen])
-        level = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator, device=device())
-        noisy = (x + level * torch.randn(x.shape, generator=generator, device=device())).clamp(-1, 1)
+        level = NOISE * torch.rand(len(x), 1, 1, 1, generator=generator)
+        noisy = (x + level * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
         return nnf.cross_entropy(network(noisy), labels[chosen], reduction="none")
 
-    fit(network, loss, batch, TrainConfig(steps, 2e-3, 2e-5, eval_every=steps), device=device())
+    fit(network, loss, batch, TrainConfig(steps, 2e-3, 2e-5, eval_every=steps))
 
 
 def classified(network: Classifier, images: Images, truth: Truth, n: int = 4096) -> dict[str, float]:

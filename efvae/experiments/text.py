@@ -254,10 +254,13 @@ def run_together(
             known = records.find(STEM, config, results, data_sha256(config))
             if known is not None:
                 found[config] = known
-    solved, error = _solve([config for config in configs if config not in found], checkpoint, place, progress)
-    for trained in solved:
+
+    def keep(record: Record) -> None:  # at once: measuring many cells takes minutes, and a sweep may be killed
         if results is not None:
-            records.write(trained.record, results)
+            records.write(record, results)
+
+    solved, error = _solve([config for config in configs if config not in found], checkpoint, place, progress, keep)
+    for trained in solved:
         found[next(c for c in configs if records.config_dict(c) == trained.record.config)] = trained.record
     if error is not None:
         raise error
@@ -312,12 +315,15 @@ def _solve(
     checkpoint: Path | None,
     device: torch.device,
     progress: Callable[[str], None] | None,
+    keep: Callable[[Record], None] = lambda record: None,
 ) -> tuple[list[Trained], TrainingError | None]:
     """What could be trained, and the error of what could not."""
     if not configs:
         return [], None
     if len({together(config) for config in configs}) > 1:
         raise ValueError("cells trained together must agree in everything but bits, encoder, d_hidden, width and rate")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # graphs are recorded on the current one
     first, text = configs[0], corpus(configs[0])
     # only listed codes behind hidden layers need x as a whole
     whole = any(config.d_hidden and config.bits <= LISTED_BITS for config in configs)
@@ -341,7 +347,11 @@ def _solve(
     except TrainingError as caught:
         error = caught
     sound = [pair for pair in zip(configs, runs, strict=True) if pair[1].epoch == first.epochs + first.epochs_many]
-    return [_trained(config, done, text, kept) for config, done in sound], error
+    trained = []
+    for config, done in sound:
+        trained.append(_trained(config, done, text, kept))
+        keep(trained[-1].record)
+    return trained, error
 
 
 def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trained:

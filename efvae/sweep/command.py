@@ -9,6 +9,8 @@ import argparse
 import inspect
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from efvae.parameters import UsageError
@@ -83,7 +85,7 @@ def main(options: argparse.Namespace) -> int:
         return 0
     _report(planned.summary(how.jobs))
     try:
-        outcome = run(planned, how, _report, _status if sys.stdout.isatty() else lambda line: None)
+        outcome = run(planned, how, _report, _status if sys.stdout.isatty() else _now_and_then())
     except KeyboardInterrupt:
         _report("interrupted: the same command continues it")
         raise
@@ -158,3 +160,16 @@ def _report(line: str) -> None:
 
 def _status(line: str) -> None:
     print(f"\r\x1b[K{line[:100]}", end="", flush=True)  # to a terminal only, which is no pipe
+
+
+def _now_and_then() -> Callable[[str], None]:
+    """For a log: a line a minute, so that one sees how far a sweep got that is killed."""
+    told = time.monotonic()
+
+    def tell(line: str) -> None:
+        nonlocal told
+        if time.monotonic() - told > 60:
+            told = time.monotonic()
+            _report(line)
+
+    return tell

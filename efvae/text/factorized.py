@@ -83,7 +83,8 @@ def best_factorized(table: Tensor, starts: Tensor, tolerance: float = 1e-6, max_
 
     Own: own-text-gap
     """
-    block = max(1, 2**22 // table.shape[1])
+    # as many documents as stay in a cache; an accelerator would only launch the same small kernels more often
+    block = max(1, (2**22 if table.device.type == "cpu" else 2**27) // table.shape[1])
     parts = [_ascend(t, s, tolerance, max_sweeps) for t, s in zip(table.split(block), starts.split(block), strict=True)]
     return BestFactorized(*(torch.cat([getattr(p, name) for p in parts]) for name in ("eta", "elbo", "converged")))
 

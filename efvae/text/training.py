@@ -55,7 +55,7 @@ class _Clock(nn.Module):
 class Run:
     """One model on its way: its optimiser, its random numbers, its curve, and the model at its best epoch.
 
-    Whether it is trained alone or with others changes nothing, to the bit: all of this is its own.
+    Whether it is trained alone or with others changes nothing, on a CPU to the bit: all of this is its own.
 
     Args:
         model: trained in place.
@@ -150,7 +150,7 @@ def train_together(
     graph: bool = True,
     progress: Callable[[int, int, Sequence[Run]], None] | None = None,
 ) -> None:
-    """Train models in place, each document read once an epoch for all of them; resumable to the bit.
+    """Train models in place, each document read once an epoch for all of them; resumable, on a CPU to the bit.
 
     The curve of a run gets, for each epoch and in nats relative to the saturated multinomial::
 
