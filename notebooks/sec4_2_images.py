@@ -426,6 +426,9 @@ for pixels, found_of in by_truth.items():
         assert begun["elbo"] < fixed["elbo"] < learned["elbo"] < learned["entropy_bound"]
         assert 75 * begun["frechet_classifier"] < fixed["frechet_classifier"] < learned["frechet_classifier"]
         assert begun["affine_share_support"] < min(fixed["affine_share_support"], learned["affine_share_support"])
+    if pixels == 64 and len(truths) > 1:
+        elbos = [rows["joint_fixed"]["elbo"] for rows in truths.values()]
+        assert max(elbos) - min(elbos) > 2000
     for stage in STAGES[2:]:
         ends = [rows[stage]["frechet_classifier"] for rows in truths.values()]
         assert not ends or max(ends) < {16: 1.05, 64: 1.25}[pixels] * min(ends)
