@@ -118,7 +118,7 @@ CLAIMS = {
         _depths("test − train", LONG),
     ),
     "collapse": Claim(
-        "deeper decoders do not collapse more: their KL on test after the last epoch is not smaller",
+        "deeper decoders do not collapse more: KL on test after the last epoch is not smaller",
         {"KL": lambda of: of("kl_test_last")},
         _depths("KL", BITS),
     ),

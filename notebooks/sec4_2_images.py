@@ -332,12 +332,12 @@ def mean_of(rows: list[records.Record], name: str) -> float:
 def flat_share(rows: list[records.Record]) -> str:
     """By both rules; the encoder's own objective has one only."""
     if rows[0].config["stage"] == "encoder":
-        return f"{mean_of(rows, 'converged'):.1f} / –  "
+        return f"{mean_of(rows, 'converged'):.1f}/–"
     of_all, of_late = (
         statistics.mean(measures.settled(row.curve["elbo"])[rule] for row in rows)
         for rule in ("converged", "converged_after_tenth")
     )
-    return f"{of_all:.1f} / {of_late:.1f}"
+    return f"{of_all:.1f}/{of_late:.1f}"
 
 
 def at_best_noise(rows: list[records.Record]) -> tuple[float, float]:
@@ -350,24 +350,24 @@ def at_best_noise(rows: list[records.Record]) -> tuple[float, float]:
 for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
     noise_bound = mean_of(kinds["encoder"], "entropy_bound")
     print(f"{pixels} × {pixels}, {encoder} encoder, {steps} joint steps; bound {noise_bound:.1f} nats")
-    print(f"  {'':17}seeds    ELBO   σ_d   best    ELBO       D    bare affine    KL      flat")
+    print(f"  {'':16}seeds    ELBO   σ_d   best   ELBO       D    bare affine   KL    flat")
     for stage, title in zip(STAGES, TITLES, strict=True):
         if not (found := kinds.get(stage)):
             continue
         best_noise, best_elbo = at_best_noise(found)
         print(
-            f"  {title:17}{len(found):5} {mean_of(found, 'elbo'):7.0f} {mean_of(found, 'sigma'):5.3f} {best_noise:6.3f}"
-            f" {best_elbo:7.0f} {mean_of(found, 'frechet_classifier'):7.1f}"
+            f"  {title:16}{len(found):5} {mean_of(found, 'elbo'):7.0f} {mean_of(found, 'sigma'):5.3f} {best_noise:6.3f}"
+            f" {best_elbo:6.0f} {mean_of(found, 'frechet_classifier'):7.1f}"
             f" {mean_of(found, 'frechet_classifier_without_noise'):7.1f}"
-            f" {mean_of(found, 'affine_share_support'):6.2f} {mean_of(found, 'kl'):5.0f} {flat_share(found):>9}"
+            f" {mean_of(found, 'affine_share_support'):6.2f} {mean_of(found, 'kl'):4.0f} {flat_share(found):>7}"
         )
         if len(found) > 2:
             over_seeds = [
                 statistics.stdev(row.metrics[name] for row in found) for name in ("elbo", "frechet_classifier")
             ]
-            print(f"  {'± over seeds':22} {over_seeds[0]:7.0f} {'':20} {over_seeds[1]:7.1f}")
+            print(f"  {'± over seeds':21} {over_seeds[0]:7.0f} {'':19} {over_seeds[1]:7.1f}")
         sampling = mean_of(found, "elbo_error"), mean_of(found, "frechet_classifier_spread")
-        print(f"  {'± sampling':22} {sampling[0]:7.0f} {'':20} {sampling[1]:7.1f}")
+        print(f"  {'± sampling':21} {sampling[0]:7.0f} {'':19} {sampling[1]:7.1f}")
         if stage == "joint_learned":  # the noise is where it belongs
             assert best_elbo - mean_of(found, "elbo") < 1e-3 * abs(mean_of(found, "elbo"))
     start = kinds["encoder"][0]
