@@ -1,4 +1,4 @@
-"""Smooth functions of few parameters brought to a local optimum: L-BFGS, as every exact fit here uses it.
+"""Smooth functions of few parameters brought to a local optimum: L-BFGS, as the exact fits here use it.
 
 Own: own-gap-parts
 """
