@@ -10,7 +10,18 @@ from contextvars import ContextVar
 
 import torch
 
-__all__ = ["DeviceError", "Repeated", "Streams", "arithmetic", "cpu_capabilities", "current", "described", "find", "on"]
+__all__ = [
+    "DeviceError",
+    "Repeated",
+    "Streams",
+    "arithmetic",
+    "cpu_capabilities",
+    "current",
+    "described",
+    "find",
+    "matmul_precision",
+    "on",
+]
 
 _CURRENT: ContextVar[torch.device | None] = ContextVar("device", default=None)
 
@@ -73,6 +84,23 @@ def on(name: str) -> Iterator[torch.device]:
     finally:
         torch.backends.cudnn.allow_tf32 = rounds
         _CURRENT.reset(chosen)
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Products of float32 matrices: ``highest``; or ``high``, on a CUDA device in tf32, whose factors keep 10 bits.
+
+    Args:
+        name: see :func:`torch.set_float32_matmul_precision`.
+
+    Own: own-devices
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def arithmetic(precision: str, device: torch.device) -> torch.dtype:

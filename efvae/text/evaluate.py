@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from efvae.devices import matmul_precision
 from efvae.families import Bernoulli, all_bits
 from efvae.text.affine_fit import posterior_residual
 from efvae.text.annealed import anneal, importance
@@ -113,16 +112,6 @@ class Budget:
             )
 
 
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # tf32 keeps 10 bits of a logit, times a document's length
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def encode_all(model: TextModel, x: WordCounts, batch: int = 1024) -> Tensor:
     """The encoder's logits for all documents, float64, shape ``(documents, bits)``, without gradient.
 
@@ -178,7 +167,8 @@ def evaluate(
     for x in (train, test):
         if x.n_words != model.n_words:
             raise ValueError(f"evaluate: the model has {model.n_words} words, the documents {x.n_words}")
-    with _full_precision(), torch.no_grad():
+    # tf32 keeps 10 bits of a logit, times a document's length
+    with matmul_precision("highest"), torch.no_grad():
         figures = {f"base_measure_floor_{s}": _mean(base_measure_floor(x)) for s, x in _named(train, test)}
         for split, x in _named(train, test):
             told = bit_information(encode_all(model, x))

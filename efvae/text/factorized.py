@@ -121,9 +121,19 @@ def _sweep(field: Tensor, eta: Tensor) -> Tensor:
         eta: shape ``(n, s, k)``.
     """
     new = []
-    for i in range(eta.shape[-1]):
+    for law in _laws_of_later(eta):
         pair = field.unflatten(-1, (2, -1))
         change = pair[..., 1, :] - pair[..., 0, :]
-        new.append((change * code_law(eta[..., i + 1 :])).sum(-1, keepdim=True))
+        new.append((change * law).sum(-1, keepdim=True))
         field = pair[..., 0, :] + torch.sigmoid(new[-1]) * change
     return torch.cat(new, -1) if new else eta
+
+
+def _laws_of_later(eta: Tensor) -> list[Tensor]:
+    """For each bit the law of all codes of the bits after it."""
+    mean = torch.sigmoid(eta)
+    bits = torch.stack([1 - mean, mean], -1)
+    laws = [eta.new_ones((*eta.shape[:-1], 1))]
+    for i in range(eta.shape[-1] - 1, 0, -1):
+        laws.append((bits[..., i, :, None] * laws[-1][..., None, :]).flatten(-2))
+    return laws[::-1] if eta.shape[-1] else []

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from efvae.text.dense import AnyBatch
+from efvae.text import dense_bound, row_kernels
+from efvae.text.dense import AnyBatch, DenseBatch
 from efvae.text.products import LOG2_E, Table, fresh
 
 #: Documents whose logits are held at once where no gradient is asked for: they stay in a cache.
@@ -55,6 +56,8 @@ def code_costs(h: Tensor, weight: Tensor, bias: Tensor, batch: AnyBatch, dtype: 
     Paper: eq-13
     Own: own-fused-multinomial
     """
+    if isinstance(batch, DenseBatch) and dense_bound.serves(batch):
+        return dense_bound.code_costs(h, weight, bias, batch, dtype)
     if dtype == torch.float32 and not (torch.is_grad_enabled() and (h.requires_grad or weight.requires_grad)):
         return FrozenLayer(weight, bias, batch.smoothing).costs(h, batch)
     result: Tensor = _CodeCosts.apply(h, weight, bias, batch, dtype)  # type: ignore[no-untyped-call]
@@ -106,6 +109,9 @@ class FrozenLayer:
         result = h.new_empty(h.shape[:-1])
         for here, some in batch.pieces(_PIECE):
             for codes, costs in zip(h[:, here], result[:, here], strict=True):
+                if isinstance(some, DenseBatch) and dense_bound.serves(some):
+                    costs.copy_(row_kernels.scored(self.table.logits(codes), some.x, some.length, some.saturated))
+                    continue
                 y = self.table.scores(codes)
                 inner = some.weighted(y) / LOG2_E + codes @ self.shared + self.shared_bias
                 _, _, partition = self.table.powers(codes, y)

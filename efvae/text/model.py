@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from efvae.estimators import Estimator, Exact
 from efvae.families import Bernoulli, all_bits
 from efvae.networks import mlp
+from efvae.text import dense_bound, row_kernels
 from efvae.text.batches import Documents
 from efvae.text.dense import AnyBatch, DenseDocuments
 from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
@@ -170,9 +171,9 @@ class TextVAE(nn.Module):
                 place = self._place(z)
                 # take would add up its gradient in no fixed order
                 return self._affine_costs(batch, z, self._partition().gather(0, place.flatten()).view_as(place))
-            if self.codes is None or len(self.codes) > z[..., 0].numel():
+            if self.codes is None or len(self.codes) * _listing(z.device) > z[..., 0].numel():
                 return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
-            table = code_table(self._hidden(self.codes), self.writer, self.writer_bias, batch, self._products)
+            table = code_table(self._hidden(self.codes).float(), self.writer, self.writer_bias, batch, self._products)
             return table.gather(0, self._place(z))
 
         return costs
@@ -203,6 +204,8 @@ class TextVAE(nn.Module):
         Paper: eq-1a, tab-2
         """
         q = self.posterior(batch)
+        if dense_bound.serves_estimator(estimator, q.eta):
+            return dense_bound.pair_bound(q.eta, self.costs(batch), estimator, self._products, generator)
         kl = self.bits * math.log(2) - q.entropy()
         if isinstance(estimator, Exact) and LISTED_BITS < self.bits <= exact_bits(self.depth):
             return self._affine_costs(batch, q.mean(), expected_partition(self._partition(), q.eta)) + kl, kl
@@ -255,7 +258,12 @@ class TextVAE(nn.Module):
     def _hidden(self, z: Tensor) -> Tensor:
         with self._cast():
             hidden: Tensor = self.hidden_net(z)
-        return hidden.float()
+        return hidden if row_kernels.available(z.device) else hidden.float()
+
+
+def _listing(device: torch.device) -> int:
+    """How many drawn codes cost what one of a table of all codes does: in few launches a table does not pay."""
+    return 8 if row_kernels.available(device) else 1
 
 
 def _table(n_words: int, width: int, fan_in: int) -> tuple[nn.Parameter, nn.Parameter]:

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from efvae.devices import Repeated, Streams
+from efvae.devices import Repeated, Streams, matmul_precision
 from efvae.estimators import Estimator
 from efvae.text.batches import Documents
 from efvae.text.dense import AnyBatch, DenseBatch, DenseDocuments
@@ -19,9 +19,9 @@ from efvae.text.model import TextVAE
 __all__ = ["Corpora", "FixedPasses", "Passes", "SparsePasses", "evaluate", "passes"]
 
 #: Documents in one piece of an evaluation, where their codes are too many to be listed.
-PIECE = {"cpu": 4096, "cuda": 512}
+PIECE = {"cpu": 4096, "cuda": 2048}
 #: Models whose steps may overlap on a CUDA device; small ones leave most of it idle.
-STREAMS = 4
+STREAMS = 12
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,8 @@ class FixedPasses:
         self._works = [Repeated(work, sources, graph=self._graph) for work in works]
 
     def _descend(self, index: int, learner: Learner, batch: DenseBatch, estimator: Estimator) -> None:
-        self._figures[index, 0].add_(descend(learner, batch, estimator))
+        with matmul_precision("highest" if learner.model.dtype == torch.float32 else "high"):
+            self._figures[index, 0].add_(descend(learner, batch, estimator))
 
     def _each(self, learners: Sequence[Learner], work: Callable[[int, Learner], object]) -> None:
         self._streams.begin()

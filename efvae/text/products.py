@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from efvae.devices import cpu_capabilities
+from efvae.text import row_kernels
 
 __all__ = ["LOG2_E", "Table", "fresh"]
 
@@ -172,6 +173,10 @@ class Table:
             total = _row_sums(y)
             if _between(total, 1e-25, torch.finfo(self.dtype).eps / 8):
                 return y, total, total.log() + _SHIFT
+        if scores is None and row_kernels.available(self.device):
+            y = self.logits(h)
+            partition = row_kernels.probabilities_(y)
+            return y, torch.ones_like(partition), partition
         if self.device.type != "cpu" and scores is None and self.dtype != torch.float32:
             return self._natural_powers(h)  # exp is as fast as exp2 there, and a pass over all scores is spared
         y = self.scores(h) if scores is None else scores
@@ -185,10 +190,20 @@ class Table:
         return y, total, total.log() + shift.float() / LOG2_E
 
     def _natural_powers(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        y = self._product(h.to(self.dtype), self.bias)
+        y = self.logits(h)
         shift = y.amax(-1)
         total = _row_sums(y.sub_(shift[:, None]).exp_())
         return y, total, total.log() + shift.float()
+
+    def logits(self, h: Tensor) -> Tensor:
+        """V h + a, shape ``(rows, K)``, in the table's type.
+
+        Args:
+            h: see :meth:`scores`.
+
+        Own: own-fused-multinomial
+        """
+        return self._product(h.to(self.dtype), self.bias)
 
     def weighted(self, shares: Tensor) -> Tensor:
         """S V in float32, shape ``(rows, width)``.

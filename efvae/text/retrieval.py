@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -94,15 +96,19 @@ def expected_precision(
 
 
 def _mean_precision(
-    distances: Iterator[NDArray[np.number]], train: WordCounts, test: WordCounts, k: int
+    distances: Iterable[Callable[[], NDArray[np.number]]], train: WordCounts, test: WordCounts, k: int
 ) -> tuple[float, float]:
     """Mean precision of all test documents, and mean number of ties, from distances in blocks of queries."""
     of_train, of_test = train.labels.cpu().numpy(), test.labels.cpu().numpy()
-    precision, ties, start = 0.0, 0, 0
-    for distance in distances:
-        stop = start + len(distance)
-        found, tied = expected_precision(distance, of_test[start:stop, None] == of_train, k)
-        precision, ties, start = precision + float(found.sum()), ties + int(tied.sum()), stop
+
+    def of_block(start: int, distance: Callable[[], NDArray[np.number]]) -> tuple[float, int]:
+        relevant = of_test[start : start + BLOCK, None] == of_train
+        found, tied = expected_precision(distance(), relevant, k)
+        return float(found.sum()), int(tied.sum())
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets other threads run
+        sums = list(pool.map(of_block, range(0, len(of_test), BLOCK), distances))
+    precision, ties = map(sum, zip(*sums, strict=True))
     return precision / len(of_test), ties / len(of_test)
 
 
@@ -133,7 +139,7 @@ def retrieval_metrics(model: CodeModel, train: WordCounts, test: WordCounts, k: 
 
     def by_threshold(threshold: Tensor) -> tuple[float, float]:
         z, asked = pack(database > threshold), pack(queries > threshold)
-        blocks = (hamming(asked[i : i + BLOCK], z) for i in range(0, len(asked), BLOCK))
+        blocks = (partial(hamming, asked[i : i + BLOCK], z) for i in range(0, len(asked), BLOCK))
         return _mean_precision(blocks, train, test, k)
 
     at_half, tied = by_threshold(torch.zeros_like(median))
@@ -194,20 +200,30 @@ def cosine_distances(
 
     Own: own-retrieval
     """
+    for distance in _cosine_blocks(train, test, weights):
+        yield distance()
+
+
+def _cosine_blocks(
+    train: WordCounts, test: WordCounts, weights: tuple[Tensor, Tensor]
+) -> Iterator[Callable[[], NDArray[np.float32]]]:
     unit = []
     for x, weight in zip((train, test), weights, strict=True):
         norm = x.sums(weight.square()).sqrt().clamp_min(1e-30)
         unit.append((weight / norm[x.documents()]).float())
-    everyone = torch.arange(test.n_documents)
-    for rows in everyone.split(BLOCK):
+    documents = test.documents()
+
+    def distances(rows: Tensor) -> NDArray[np.float32]:
         lines = torch.zeros(train.n_words, len(rows))  # a word's weights in all queries of the block are adjacent
         first, last = int(test.indptr[rows[0]]), int(test.indptr[rows[-1] + 1])
-        column = test.documents()[first:last] - rows[0]
-        lines[test.indices[first:last].long(), column] = unit[1][first:last]
+        lines[test.indices[first:last].long(), documents[first:last] - rows[0]] = unit[1][first:last]
         similarity = torch.nn.functional.embedding_bag(
             train.indices.long(), lines, train.indptr, mode="sum", per_sample_weights=unit[0], include_last_offset=True
         )
-        yield 1 - similarity.T.contiguous().numpy()
+        return 1 - similarity.T.contiguous().numpy()
+
+    for rows in torch.arange(test.n_documents).split(BLOCK):
+        yield partial(distances, rows)
 
 
 def bag_of_words_metrics(train: WordCounts, test: WordCounts, k: int = 100) -> dict[str, float]:
@@ -232,7 +248,7 @@ def bag_of_words_metrics(train: WordCounts, test: WordCounts, k: int = 100) -> d
     train, test = train.to("cpu"), test.to("cpu")
     weights = {"counts": (train.counts, test.counts), "tf_idf": (tf_idf(train, train), tf_idf(train, test))}
     found = {
-        f"precision_at_{k}_{name}": _mean_precision(cosine_distances(train, test, pair), train, test, k)[0]
+        f"precision_at_{k}_{name}": _mean_precision(_cosine_blocks(train, test, pair), train, test, k)[0]
         for name, pair in weights.items()
     }
     return found | {"precision_chance": chance(train, test)}
