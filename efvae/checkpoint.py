@@ -122,10 +122,13 @@ def load_checkpoint(
             f"checkpoint {path} was written on another kind of device: go on there, or delete it", path
         ) from error
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, entry = name.split(".", 2)
-            state.setdefault(int(index), {})[entry] = value
+            # a file has no memory layouts, and Adam in one kernel takes moments in that of the parameter only
+            laid = value if entry == "step" else torch.empty_like(parameters[int(index)]).copy_(value)
+            state.setdefault(int(index), {})[entry] = laid
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return step, curve

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae import exact
-from efvae.checkpoint import CheckpointError
+from efvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from efvae.estimators import Exact
 from efvae.families import all_bits
 from efvae.models import VAE
@@ -141,6 +141,31 @@ def test_a_step_that_leaves_something_infinite_is_no_entry_of_the_curve(tmp_path
 def test_nan_before_the_first_step_is_not_blamed_on_the_rate() -> None:
     with pytest.raises(TrainingError, match="loss is nan at step 1: look at the data and first weights"):
         fit(nn.Linear(1, 1), lambda x, _: x[:, 0], lambda _: torch.full((3, 1), torch.nan), CONFIG)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_moments_come_back_in_the_memory_layout_of_their_parameter(tmp_path: Path, fused: bool) -> None:
+    """Adam in one kernel goes through memory: on a CPU it does not even refuse moments of another layout."""
+    torch.manual_seed(0)
+    networks = [nn.Conv2d(3, 5, 4).to(memory_format=torch.channels_last) for _ in range(2)]
+    optimizers = [torch.optim.Adam(network.parameters(), fused=fused) for network in networks]
+    source, path = torch.Generator().manual_seed(0), tmp_path / "c.safetensors"
+    x = torch.rand(2, 3, 9, 9, generator=source)
+
+    def step(which: int) -> None:
+        optimizers[which].zero_grad()
+        networks[which](x).square().mean().backward()
+        optimizers[which].step()
+
+    step(0)
+    save_checkpoint(path, networks[0], optimizers[0], source, "told", 1, {})
+    load_checkpoint(path, networks[1], optimizers[1], source, "told")
+    for parameter in networks[1].parameters():
+        state = optimizers[1].state[parameter]
+        assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+    for which in range(2):
+        step(which)
+    assert torch.equal(networks[0].weight, networks[1].weight)
 
 
 def write(path: Path) -> bytes:
