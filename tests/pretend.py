@@ -2,8 +2,9 @@
 
 On a real device an operation on tensors of two devices fails, and a look at a number makes the host wait. Here the
 former fails as well and the latter is counted, with every result computed. So whole experiments run "on the gpu" in a
-test, and must give what they give on the CPU. What this cannot see: CUDA's own kernels and their rounding, autocast,
-graphs, streams, memory.
+test, and must give what they give on the CPU. Work that is recorded as a graph is repeated operation by operation, with
+the numbers of the host as they were then; a look or an upload while it is recorded fails, as there. What this cannot
+see: CUDA's own kernels and their rounding, autocast, streams, memory.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ _aten = torch.ops.aten
 class Looks(list[str]):
     """The operations so far that made the host wait for a number of the device; ``uploads``: those that sent it some.
 
-    A CUDA graph can record neither.
+    A CUDA graph can record neither. ``graphs``: what was recorded.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.uploads: list[str] = []
+        self.graphs: list[Graph] = []
 
 
 class Pretended(torch.Tensor):
@@ -54,6 +56,15 @@ class Pretended(torch.Tensor):
     def __repr__(self):
         return f"on the gpu: {self.inner!r}"
 
+    @property
+    def data(self):
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, other):
+        torch.Tensor.data.__set__(self, other)
+        self.inner = other.inner  # in the layout that it says it has
+
     def tolist(self):
         return self.cpu().tolist()
 
@@ -72,7 +83,51 @@ class _Mode(TorchDispatchMode):
         return _run(func, args, kwargs or {})
 
 
+class Graph:
+    """Operations on the device, to be done again on the same tensors; stands for ``torch.cuda.CUDAGraph``."""
+
+    def __init__(self) -> None:
+        self._operations: list[tuple] = []
+        self._done = False
+
+    def register_generator_state(self, generator) -> None:
+        assert generator.device.type == NAME
+
+    def add(self, func, args, kwargs, out) -> None:
+        known = [t for t in _pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        places = {t.untyped_storage().data_ptr() for t in known}
+        fresh = [isinstance(t, torch.Tensor) and t.untyped_storage().data_ptr() not in places
+                 for t in _pytree.tree_leaves(out)]  # fmt: skip
+        self._operations.append((func, args, kwargs, out, fresh))
+
+    def replay(self) -> None:
+        first, self._done = not self._done, True
+        if first:  # CUDA records without doing; here it was done
+            return
+        for func, args, kwargs, out, fresh in self._operations:
+            again = _pytree.tree_leaves(func(*args, **kwargs))
+            for old, new, is_fresh in zip(_pytree.tree_leaves(out), again, fresh, strict=True):
+                if is_fresh:
+                    old.copy_(new)
+
+
+@contextmanager
+def _recorded(graph: Graph) -> Iterator[None]:
+    """Stands for ``torch.cuda.graph``."""
+    global _graph  # noqa: PLW0603 - one at a time, as torch has it
+    assert _looks is not None
+    before = len(_looks) + len(_looks.uploads)
+    _graph = graph
+    try:
+        yield
+    finally:
+        _graph = None
+    assert len(_looks) + len(_looks.uploads) == before, "operation not permitted when stream is capturing"
+    _looks.graphs.append(graph)
+
+
 _looks: Looks | None = None
+_graph: Graph | None = None
 
 
 def _look(func) -> None:
@@ -116,6 +171,8 @@ def _run(func, args, kwargs):
     if device is not None:
         inner["device"] = torch.device("cpu")
     out = func(*inner_args, **inner)
+    if _graph is not None:
+        _graph.add(func, inner_args, inner, out)
     stays = (there and not to_host) or (device is not None and device.type == NAME)
     if not stays:
         return args[0] if func is _aten.copy_.default else out
@@ -185,6 +242,8 @@ def pretended_gpu(monkeypatch) -> Iterator[Looks]:
     _looks = Looks()
     with monkeypatch.context() as patch, torch.autograd.set_multithreading_enabled(False), _Mode():
         patch.setattr(torch, "Generator", generator)
+        patch.setattr(torch.cuda, "CUDAGraph", Graph)
+        patch.setattr(torch.cuda, "graph", _recorded)
         try:
             yield _looks
         finally:

@@ -145,6 +145,28 @@ def test_the_pretended_device_computes_and_refuses_mixtures(monkeypatch):
             x.numpy()
 
 
+def test_the_pretended_device_repeats_what_was_recorded_and_refuses_to_record_a_look(monkeypatch):
+    with pretended_gpu(monkeypatch) as looks:
+        source, total = torch.Generator("gpu").manual_seed(0), torch.zeros(3, device="gpu")
+        of_the_host = 1.0
+
+        def work():
+            total.add_(torch.rand(3, generator=source, device="gpu").mul_(0.5) + of_the_host)
+
+        again = Repeated(work, [source], graph=True)
+        for _ in range(4):
+            again()
+            of_the_host = 100.0  # recorded with the second call, where it has this value from then on
+        drawn = torch.rand(12, generator=torch.Generator().manual_seed(0)).view(4, 3).sum(0)
+        torch.testing.assert_close(total.cpu(), 301 + 0.5 * drawn)
+        for forbidden in (lambda: float(total.sum()), lambda: total.add_(torch.ones(3).to("gpu"))):
+            spoiled = Repeated(forbidden, [], graph=True)
+            spoiled()
+            with pytest.raises(AssertionError, match="not permitted"):
+                spoiled()
+        assert len(looks.graphs) == 1
+
+
 def test_the_pretended_device_is_gone_afterwards(monkeypatch):
     with pretended_gpu(monkeypatch):
         assert torch.accelerator.is_available()
