@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -158,13 +159,15 @@ class Repeated:
     Args:
         work: what to do.
         generators: those it draws from.
-        graph: whether to record it; without, every call does the work as usual.
+        graph: whether to record it; without, or where the environment says ``EFVAE_GRAPHS=0``, every call does the work
+            as usual.
 
     Own: own-devices
     """
 
     def __init__(self, work: Callable[[], None], generators: Sequence[torch.Generator], *, graph: bool) -> None:
-        self._work, self._generators, self._wanted = work, generators, graph
+        self._work, self._generators = work, generators
+        self._wanted = graph and os.environ.get("EFVAE_GRAPHS") != "0"
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -186,12 +189,17 @@ class Repeated:
             graph = torch.cuda.CUDAGraph()
             for generator in self._generators:
                 graph.register_generator_state(generator)
-            with torch.cuda.graph(graph):
+            with self._place(), torch.cuda.graph(graph):
                 self._work()  # recorded, not done
         finally:
             if collects:
                 gc.enable()
         return graph
+
+    def _place(self) -> AbstractContextManager[object]:
+        """Graphs are recorded on the present device, which need not be that of the work."""
+        there = [generator.device for generator in self._generators if generator.device.type == "cuda"]
+        return torch.cuda.device(there[0]) if there else nullcontext()
 
 
 class Streams:

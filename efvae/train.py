@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from efvae.checkpoint import load_checkpoint, save_checkpoint
+from efvae.devices import Repeated
 from efvae.values import check_fields
 
-__all__ = ["Curve", "TrainConfig", "TrainingError", "fit", "not_finite"]
+__all__ = ["Curve", "TrainConfig", "TrainingError", "adam", "fit", "not_finite"]
 
 #: Metrics over training, by name; ``step``, ``loss`` and whatever ``evaluate`` returns, lists of one length.
 Curve = dict[str, list[float]]
@@ -71,6 +72,25 @@ class TrainConfig:
         return hashlib.sha256(json.dumps([asdict(self), shapes], sort_keys=True).encode()).hexdigest()
 
 
+def adam(
+    parameters: Iterable[Tensor], rate: float, betas: tuple[float, float], device: str | torch.device
+) -> torch.optim.Adam:
+    """Adam; on an accelerator one kernel, and all of its state there, as recorded steps need it, the rate too.
+
+    Args:
+        parameters: to train, on the device.
+        rate: learning rate.
+        betas: of Adam.
+        device: where.
+
+    Own: own-devices
+    """
+    if torch.device(device).type == "cpu":
+        return torch.optim.Adam(parameters, lr=rate, betas=betas)
+    there = torch.full((), rate, dtype=torch.float32, device=device)
+    return torch.optim.Adam(parameters, lr=there, betas=betas, fused=True, capturable=True)
+
+
 def fit(
     model: nn.Module,
     loss: Callable[[Tensor, torch.Generator], Tensor],
@@ -80,6 +100,7 @@ def fit(
     evaluate: Callable[[], dict[str, float]] | None = None,
     checkpoint: Path | None = None,
     device: str | torch.device = "cpu",
+    graph: bool = False,
     progress: Callable[[int, Curve], None] | None = None,
 ) -> Curve:
     """Minimise the mean loss of random batches over the trainable parameters of a model.
@@ -96,6 +117,8 @@ def fit(
         evaluate: metrics for the curve, called at every ``eval_every``-th step.
         checkpoint: file to resume from if it exists, and to write to every ``checkpoint_every`` steps.
         device: where the generator lives; the model must be there already.
+        graph: whether a step, ``batch`` and ``loss``, is work for :class:`efvae.devices.Repeated`: of fixed shape, with
+            no look at a number. An accelerator is then told it once; on a CPU it changes nothing.
         progress: called after each entry of the curve with the number of steps done and the curve.
 
     Returns:
@@ -109,7 +132,7 @@ def fit(
     Paper: sec-4-1
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=config.betas)
+    optimizer = adam(parameters, config.learning_rate, config.betas, device)
     generator = torch.Generator(device).manual_seed(config.seed)
     fingerprint = config.fingerprint(model)
     start, curve = 0, Curve()
@@ -117,24 +140,31 @@ def fit(
         start, curve = load_checkpoint(checkpoint, model, optimizer, generator, fingerprint)
     # Looking at the loss stalls an accelerator, so there NaN is looked for only where the curve is.
     on_cpu = torch.device(device).type == "cpu"
-    for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate(step)
+    done, value = start, torch.zeros(())
+
+    def step() -> None:
+        nonlocal value
         optimizer.zero_grad(set_to_none=True)
-        value = loss(batch(generator), generator).mean()
-        done = step + 1
+        mean = loss(batch(generator), generator).mean()
+        if on_cpu:
+            _refuse_loss(mean, done, config.rate(done - 1))
+        mean.backward()
+        optimizer.step()
+        value = mean.detach()  # of a recorded step: where each replay writes it
+
+    repeated = Repeated(step, [generator], graph=graph and not on_cpu)
+    while done < config.steps:
+        rate, done = config.rate(done), done + 1
+        _set_rate(optimizer, rate)
+        repeated()
         enter = done % config.eval_every == 0 or done == config.steps
         write = checkpoint is not None and bool(config.checkpoint_every) and done % config.checkpoint_every == 0
-        if (enter or write or on_cpu) and not math.isfinite(value.item()):
-            mend = f"lower the learning rate ({config.rate(step):g})" if step else "look at the data and first weights"
-            raise TrainingError(f"the loss is {value.item()} at step {done}: {mend}")
-        value.backward()
-        optimizer.step()
         if enter or write:
-            _refuse(not_finite(dict(model.named_parameters())), done, config.rate(step))
+            _refuse_loss(value, done, rate)
+            _refuse(not_finite(dict(model.named_parameters())), done, rate)
         if enter:
             metrics = {"step": float(done), "loss": value.item()} | (evaluate() if evaluate else {})
-            _refuse(not_finite(metrics), done, config.rate(step))
+            _refuse(not_finite(metrics), done, rate)
             for name, number in metrics.items():
                 curve.setdefault(name, []).append(number)
             if progress:
@@ -156,3 +186,17 @@ def not_finite(values: Mapping[str, Tensor | float]) -> str | None:
 def _refuse(name: str | None, done: int, rate: float) -> None:
     if name is not None:
         raise TrainingError(f"{name} is not finite after step {done}: lower the learning rate ({rate:g})")
+
+
+def _refuse_loss(value: Tensor, done: int, rate: float) -> None:
+    if not math.isfinite(value.item()):
+        mend = f"lower the learning rate ({rate:g})" if done > 1 else "look at the data and first weights"
+        raise TrainingError(f"the loss is {value.item()} at step {done}: {mend}")
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

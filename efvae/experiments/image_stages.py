@@ -85,7 +85,7 @@ def train_encoder(config: Config, truth: Truth, checkpoint: Path | None) -> tupl
     settings = _settings(config, config.encoder_steps, config.encoder_rate, 2 * config.truth_seed,
                          resumable=checkpoint is not None)  # fmt: skip
     curve = fit(vae, loss, lambda generator: truth.latents(config.batch_size, generator), settings,
-                evaluate=evaluation, checkpoint=checkpoint, device=device())  # fmt: skip
+                evaluate=evaluation, checkpoint=checkpoint, device=device(), graph=True)  # fmt: skip
     source = torch.Generator(device()).manual_seed(2**30 + config.truth_seed)
     finished = empty_vae(config)
     finished.decoder.load_state_dict(truth.decoder.state_dict())
@@ -133,7 +133,7 @@ def train_joint(
     settings = _settings(config, config.joint_steps, config.joint_rate, 2 * config.seed + 1,
                          resumable=checkpoint is not None)  # fmt: skip
     curve = fit(vae, loss, lambda generator: truth.latents(config.batch_size, generator), settings,
-                evaluate=evaluation, checkpoint=checkpoint, device=device())  # fmt: skip
+                evaluate=evaluation, checkpoint=checkpoint, device=device(), graph=True)  # fmt: skip
     if learned:
         reached = elbo_on_fresh_samples(vae, truth, SIGMA_IMAGES, 4)["reconstruction"]
         vae.log_sigma.fill_(math.log(best_sigma(reached, vae.sigma, 3 * config.size**2)[0]))

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from efvae import dcgan
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.data.images import Images, scaled
-from efvae.devices import arithmetic
+from efvae.devices import Repeated, arithmetic
 from efvae.experiments.image_config import CHOICE_IMAGES, Config, fingerprint
 from efvae.experiments.image_store import device, images_in_batches, placed
 from efvae.metrics.frechet import Moments, distance, moments
-from efvae.train import Curve, TrainingError
+from efvae.train import Curve, TrainingError, adam
 
 __all__ = ["Truth", "chosen_look", "empty_generator", "half_precision", "train_gan"]
 
@@ -109,7 +109,7 @@ def train_gan(
     model["chosen"].requires_grad_(requires_grad=False)
     # one optimiser for both networks: Adam leaves alone what has no gradient
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.gan_rate, betas=BETAS)
+    optimizer = adam(trained, config.gan_rate, BETAS, device())
     source = torch.Generator(device()).manual_seed(config.truth_seed)
     told = fingerprint(config, images.sha256, "gan", "state")
     held_out = moments(images_in_batches(images.test), features)
@@ -117,10 +117,15 @@ def train_gan(
     pixels, start, curve = images.train.to(device()), 0, Curve()
     if checkpoint is not None and checkpoint.exists():
         start, curve = load_checkpoint(checkpoint, model, optimizer, source, told)
-    every = max(1, config.gan_steps // LOOKS)
-    for step in range(start, config.gan_steps):
-        losses = _step(config, model, optimizer, pixels, source)
-        done = step + 1
+    every, losses = max(1, config.gan_steps // LOOKS), (torch.zeros(()), torch.zeros(()))
+
+    def step() -> None:
+        nonlocal losses
+        losses = _step(config, model, optimizer, pixels, source)  # of a recorded step: where each replay writes them
+
+    repeated = Repeated(step, [source], graph=device().type != "cpu")
+    for done in range(start + 1, config.gan_steps + 1):
+        repeated()
         if done % every and done != config.gan_steps:
             continue
         _look(config, model, features, held_out, variance, done, losses, curve)
