@@ -121,9 +121,12 @@ def test_provenance_says_what_computed_it():
     assert os.uname().nodename not in json.dumps([told["cpu"], told["device"]])
 
 
-def test_commit_comes_from_the_variable_where_there_is_no_git(monkeypatch, tmp_path):
-    monkeypatch.setattr("efvae.records.origin.project_root", lambda: tmp_path)
-    monkeypatch.setenv("EFVAE_COMMIT", "abc")
+@pytest.mark.parametrize("git", [True, False])
+def test_commit_comes_from_the_variable_if_it_is_set(monkeypatch, tmp_path, git):
+    if not git:
+        monkeypatch.setattr("efvae.records.origin.project_root", lambda: tmp_path)
+        assert records.provenance(seconds=0)["commit"] is None
+    monkeypatch.setenv("EFVAE_COMMIT", "abc")  # a copy of a checkout may have an older head
     told = records.provenance(seconds=0)
     assert (told["commit"], told["dirty"]) == ("abc", None)
 

@@ -37,7 +37,7 @@ def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None =
 
     ::
 
-        commit   of the checkout, or the variable EFVAE_COMMIT where there is no git, or null
+        commit   the variable EFVAE_COMMIT; without it of the checkout, or null where there is no git
         dirty    whether efvae/ differed from that commit; null where nobody can say
 
     Args:
@@ -71,10 +71,12 @@ def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None =
 
 
 def _commit() -> tuple[str | None, bool | None]:
+    if said := os.environ.get("EFVAE_COMMIT"):  # it is given where git does not know, and may tell another
+        return said, None
     root = project_root()
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root.resolve():
-        return os.environ.get("EFVAE_COMMIT"), None  # no git, or a checkout of something else around us
+        return None, None  # no git, or a checkout of something else around us
     changes = _git(root, "status", "--porcelain", "--", "efvae")
     return _git(root, "rev-parse", "HEAD"), None if changes is None else bool(changes)
 
