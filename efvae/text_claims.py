@@ -130,7 +130,7 @@ def compare(claim: Claim, cells: Cells, paper: Mapping[tuple[str, Cell], float])
 
     Args:
         claim: one of :data:`CLAIMS`.
-        cells: the records of one protocol, see :func:`efvae.text_table.cells_of`.
+        cells: their records, see :func:`efvae.text_table.cells_of`.
         paper: see :func:`efvae.text_table.printed`.
 
     Paper: tab-2

@@ -1,4 +1,4 @@
-"""Table 2 beside the paper: records in, rows out, one protocol at a time.
+"""Table 2 beside the paper: records in, rows out.
 
 Own: own-text-table
 """
@@ -13,26 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from efvae.experiments.text import STEM, Config
-from efvae.records import Record, RecordError, config_dict, load
+from efvae.records import Record, config_dict, load
 from efvae.scoreboard import SEEDS_FOR_SPREAD, targets
 from efvae.text.model import ENCODERS
 
 __all__ = [
     "BITS",
     "DEPTHS",
-    "PROTOCOLS",
     "SPLITS",
     "Cell",
     "Cells",
     "Entry",
-    "Protocol",
     "cells_of",
+    "config",
     "entries",
     "mean_and_spread",
     "printed",
+    "settings",
     "told",
     "values",
     "verdict",
+    "where",
 ]
 
 BITS, DEPTHS, SPLITS = (8, 16, 32, 64), (0, 1, 2), ("train", "test")
@@ -43,90 +44,53 @@ Cell = tuple[int, int, str]
 Cells = Mapping[Cell, Sequence[Record]]
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How the cells of one table were trained; records of different protocols are never put into one table.
-
-    Args:
-        name: how it is told.
-        epochs, epochs_many: see :class:`efvae.experiments.text.Config`; everything else has its default there.
+def config(cell: Cell, seed: int = 0) -> Config:
+    """The configuration of a cell: the paper's training is the default.
 
     Own: own-text-table
     """
-
-    name: str
-    epochs: int
-    epochs_many: int
-
-    def config(self, cell: Cell, seed: int = 0) -> Config:
-        """The configuration of a cell.
-
-        Own: own-text-table
-        """
-        bits, d_hidden, encoder = cell
-        return Config(
-            bits=bits,
-            d_hidden=d_hidden,
-            encoder=encoder,
-            seed=seed,
-            epochs=self.epochs,
-            epochs_many=self.epochs_many,
-        )
-
-    def settings(self, cell: Cell) -> dict[str, Any]:
-        """All of a cell's configuration that its records must agree in: everything but the seed.
-
-        Own: own-text-table
-        """
-        # without a second part the number of its samples means nothing
-        free = ("seed",) if self.epochs_many else ("seed", "samples_many")
-        return {name: value for name, value in config_dict(self.config(cell)).items() if name not in free}
-
-    def made(self, cell: Cell, record: Record) -> bool:
-        """Whether a record is of this protocol and cell.
-
-        Own: own-text-table
-        """
-        return all(record.config.get(name) == value for name, value in self.settings(cell).items())
-
-    def where(self, cell: Cell) -> str:
-        """The same as a filter of ``paper_values.csv``.
-
-        Own: own-text-table
-        """
-        values = self.settings(cell)
-        first = ("bits", "d_hidden", "encoder")
-        return ";".join(f"{name}={values[name]}" for name in (*first, *(n for n in values if n not in first)))
+    bits, d_hidden, encoder = cell
+    return Config(bits=bits, d_hidden=d_hidden, encoder=encoder, seed=seed)
 
 
-#: The paper's training, and the first part of it, which is what a CPU can do in a night.
-PROTOCOLS = {
-    "full": Protocol("full protocol: 1000 epochs with one pair of codes, 500 with ten", 1000, 500),
-    "one-sample": Protocol("1-sample part: 1000 epochs with one pair of codes, none with ten", 1000, 0),
-}
+def settings(cell: Cell) -> dict[str, Any]:
+    """All of a cell's configuration that its records must agree in: everything but the seed.
+
+    Own: own-text-table
+    """
+    return {name: value for name, value in config_dict(config(cell)).items() if name != "seed"}
 
 
-def cells_of(protocol: Protocol, root: Path | None = None) -> dict[Cell, list[Record]]:
-    """The records of a protocol by cell, all 36 of them; a cell without a record has an empty list.
+def where(cell: Cell) -> str:
+    """The same as a filter of ``paper_values.csv``.
+
+    Own: own-text-table
+    """
+    return ";".join(f"{name}={value}" for name, value in _told_first(settings(cell)).items())
+
+
+def _told_first(values: dict[str, Any]) -> dict[str, Any]:
+    first = ("bits", "d_hidden", "encoder")
+    return {name: values[name] for name in (*first, *(n for n in values if n not in first))}
+
+
+def cells_of(root: Path | None = None) -> dict[Cell, list[Record]]:
+    """The records of the table by cell, all 36 of them; a cell without a record has an empty list.
 
     Args:
-        protocol: one of :data:`PROTOCOLS`.
         root: the folder of results, by default ``results_root()``.
 
     Raises:
-        RecordError: a corrupt record, or two records of one cell and seed.
+        RecordError: a corrupt record.
 
     Own: own-text-table
     """
     stored = load(STEM, root)
     found: dict[Cell, list[Record]] = {}
     for cell in ((b, d, e) for b in BITS for d in DEPTHS for e in ENCODERS):
-        chosen = sorted((r for r in stored if protocol.made(cell, r)), key=lambda record: record.config["seed"])
-        seeds = [record.config["seed"] for record in chosen]
-        if len(set(seeds)) < len(seeds):
-            names = " and ".join(record.cell for record in chosen)
-            raise RecordError(f"{STEM}: {names} are records of one cell and one seed: remove all but one")
-        found[cell] = chosen
+        wanted = settings(cell)
+        chosen = (r for r in stored if all(r.config.get(name) == value for name, value in wanted.items()))
+        found[cell] = sorted(chosen, key=lambda record: record.config["seed"])
     return found
 
 

@@ -1,4 +1,4 @@
-"""Table 2 from records: protocols kept apart, means and verdicts by hand, conclusions as paired differences.
+"""Table 2 from records of the whole training: means and verdicts by hand, conclusions as paired differences.
 
 Labels: tab-2, own-text-table, own-text-claims.
 """
@@ -14,15 +14,12 @@ import pytest
 
 from efvae import records, scoreboard, text_claims, text_table
 from efvae.experiments.text import STEM
-from efvae.records import RecordError
 from efvae.text_claims import CLAIMS, compare
-from efvae.text_table import PROTOCOLS, Entry, cells_of, entries, printed, verdict
-
-FULL, ONE = PROTOCOLS["full"], PROTOCOLS["one-sample"]
+from efvae.text_table import Entry, cells_of, entries, printed, verdict, where
 
 
-def store(root: Path, cell, train: float, test: float, *, protocol=FULL, kl: float = 5.0, **changes) -> None:
-    config = dataclasses.replace(protocol.config(cell), **changes)
+def store(root: Path, cell, train: float, test: float, *, kl: float = 5.0, **changes) -> None:
+    config = dataclasses.replace(text_table.config(cell), **changes)
     metrics = {"nelbo_train": train, "nelbo_test": test, "kl_test": 5.0}  # there, at the epoch that is best on test
     records.write(records.make(STEM, config, metrics, {"kl_test": [1.0, kl]}, seconds=0), root)
 
@@ -40,44 +37,26 @@ def test_the_printed_table_is_read_whole(paper):
     assert paper["test", (16, 1, "e3")] == 420
 
 
-def test_rows_of_the_scoreboard_ask_for_one_protocol_each():
+def test_rows_of_the_scoreboard_ask_for_the_whole_training():
     full = {(t.where, t.metric) for t in scoreboard.targets() if t.item == "tab-2"}
-    cells = list(cells_of(FULL, Path("nowhere")))
-    metrics = ("nelbo_train", "nelbo_test")
+    cells = list(cells_of(Path("nowhere")))
     assert len(cells) == 36
-    assert full == {(FULL.where(cell), metric) for cell in cells for metric in metrics}
-    own = {t.metric + t.where: t for t in scoreboard.targets() if t.item == "own-tab-2-one-sample"}
-    linear = [cell for cell in cells if cell[1] == 0]
-    assert set(own) == {metric + ONE.where(cell) for cell in linear for metric in metrics}
-    for target in own.values():  # the same printed numbers, not counted as the paper's once more
-        cell = next(c for c in linear if ONE.where(c) == target.where)
-        assert target.source == "own"
-        assert float(target.paper) == printed()[target.metric.removeprefix("nelbo_"), cell]
+    assert full == {(where(cell), metric) for cell in cells for metric in ("nelbo_train", "nelbo_test")}
+    assert all("epochs=1000;epochs_many=500;samples_many=10;" in asked for asked, _ in full)
 
 
-def test_a_filter_finds_what_its_protocol_made_and_nothing_else(tmp_path):
+def test_a_filter_finds_the_records_of_a_cell_and_nothing_else(tmp_path):
     cell = (16, 0, "e2")
     store(tmp_path, cell, 1, 1, seed=0)
     store(tmp_path, cell, 2, 2, seed=1)
-    store(tmp_path, cell, 3, 3, protocol=ONE)
-    store(tmp_path, cell, 4, 4, protocol=ONE, seed=1, samples_many=5)  # means nothing without a second part
-    others = {"epochs_many": 100, "estimator": "disarm", "held_out": 500, "precision": "float32", "corpus": "curved",
-              "first_bias": "frequencies"}  # fmt: skip
-    for name, value in (others | {"samples_many": 5, "vocabulary": 5000, "learning_rate": 1e-2}).items():
+    others = {"epochs_many": 0, "estimator": "disarm", "held_out": 500, "precision": "float32", "corpus": "curved",
+              "first_bias": "frequencies", "samples_many": 5, "vocabulary": 5000, "learning_rate": 1e-2}  # fmt: skip
+    for name, value in others.items():
         store(tmp_path, cell, 9, 9, **{name: value})
-    for protocol, found in ((FULL, [1, 2]), (ONE, [3, 4])):
-        assert [r.metrics["nelbo_test"] for r in cells_of(protocol, tmp_path)[cell]] == found
-        pairs = dict(pair.split("=") for pair in protocol.where(cell).split(";"))
-        chosen = records.load(STEM, tmp_path, **pairs)
-        assert sorted(r.metrics["nelbo_test"] for r in chosen) == found
-        assert sum(map(len, cells_of(protocol, tmp_path).values())) == len(found)
-
-
-def test_two_records_of_one_seed_are_refused(tmp_path):
-    store(tmp_path, (8, 0, "e1"), 1, 1, protocol=ONE)
-    store(tmp_path, (8, 0, "e1"), 1, 1, protocol=ONE, samples_many=5)
-    with pytest.raises(RecordError, match="one cell and one seed: remove all but one"):
-        cells_of(ONE, tmp_path)
+    assert [r.metrics["nelbo_test"] for r in cells_of(tmp_path)[cell]] == [1, 2]
+    pairs = dict(pair.split("=") for pair in where(cell).split(";"))
+    assert sorted(r.metrics["nelbo_test"] for r in records.load(STEM, tmp_path, **pairs)) == [1, 2]
+    assert sum(map(len, cells_of(tmp_path).values())) == 2
 
 
 @pytest.mark.parametrize(
@@ -93,7 +72,7 @@ def test_mean_over_seeds_and_a_deviation_from_three_on(tmp_path, paper):
     cell, numbers = (8, 0, "e1"), [420.0, 418.0, 425.0]
     for seed, number in enumerate(numbers):
         store(tmp_path, cell, number, number + 4, seed=seed)
-        rows = entries(cells_of(FULL, tmp_path), paper)
+        rows = entries(cells_of(tmp_path), paper)
         row = next(r for r in rows if (r.split, r.cell) == ("train", cell))
         assert row.values == tuple(numbers[: seed + 1])
         assert row.ours == statistics.fmean(numbers[: seed + 1])
@@ -108,7 +87,7 @@ def test_mean_over_seeds_and_a_deviation_from_three_on(tmp_path, paper):
 
 def test_claims_by_the_printed_numbers(paper):
     def signs(name):
-        nothing = {cell: [] for cell in cells_of(FULL, Path("nowhere"))}
+        nothing = {cell: [] for cell in cells_of(Path("nowhere"))}
         return Counter(
             "fails" if c.paper > 0 else "tie" if c.paper == 0 else "holds"
             for c in compare(CLAIMS[name], nothing, paper)
@@ -128,21 +107,21 @@ def test_differences_are_paired_by_seed(tmp_path, paper):
         for encoder, number in (("e1", first), ("e2", second)):
             if number is not None:
                 store(tmp_path, (32, 0, encoder), 1.0, number, seed=seed)
-    found = compare(CLAIMS["e1-e2"], cells_of(FULL, tmp_path), paper)
+    found = compare(CLAIMS["e1-e2"], cells_of(tmp_path), paper)
     (test,) = [c for c in found if c.differences and c.of == "test"]
     assert test.differences == (-20.0, -18.0)
     assert (test.ours, test.spread, test.paper) == (-19.0, None, 396 - 413)
     assert text_claims.summary(found) == ("holds in 24 of 24", "holds in 1 of 2, tie in 1, open in 22")
     assert "test         32 bits, layers 0 e1 − 0 e2    -17          -19.0  holds" in text_claims.told(found)
     store(tmp_path, (32, 0, "e2"), 1.0, 417.0, seed=2)
-    (test,) = [c for c in compare(CLAIMS["e1-e2"], cells_of(FULL, tmp_path), paper) if c.differences and c.of == "test"]
+    (test,) = [c for c in compare(CLAIMS["e1-e2"], cells_of(tmp_path), paper) if c.differences and c.of == "test"]
     assert test.spread == statistics.stdev([-20, -18, -17])
 
 
 def test_depth_claims_use_gap_between_splits_and_kl(tmp_path, paper):
     store(tmp_path, (64, 0, "e1"), 300.0, 390.0, kl=20.0)
     store(tmp_path, (64, 2, "e1"), 130.0, 400.0, kl=15.0)
-    cells = cells_of(FULL, tmp_path)
+    cells = cells_of(tmp_path)
     only = {name: [c.ours for c in compare(CLAIMS[name], cells, paper) if c.ours is not None] for name in CLAIMS}
     assert only == {"e1-e2": [], "e2-e3": [], "linear": [-10.0], "overfit": [90.0 - 270.0], "collapse": [5.0]}
     collapse = text_claims.summary(compare(CLAIMS["collapse"], cells, paper))

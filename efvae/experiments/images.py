@@ -8,7 +8,8 @@ The paper's scale (64 × 64, width 64, CelebA, FID), killed and started again as
 
     EFVAE_IMAGES=img_align_celeba.zip EFVAE_INCEPTION=pt_inception-2015-12-05-6726825d.pth \
     python -m efvae.experiments.images data=celeba features=inception size=64 width=64 gan_steps=8000 \
-        encoder_steps=100000 joint_steps=100000 eval_images=200000 stage=joint_learned \
+        encoder_steps=100000 encoder_rate=2e-4 joint_steps=100000 joint_rate=1e-4 eval_images=200000 \
+        stage=joint_learned \
         --checkpoint runs/images --device cuda
 
 With ``data=photographs`` and without ``features`` it is the same on the photographs of fruit. The records that are
