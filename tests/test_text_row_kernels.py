@@ -122,3 +122,13 @@ def test_a_step_is_that_of_torch(made, kind, dtype, tolerance, estimator, monkey
     if not (dtype == torch.bfloat16 and kind[0] == 4 and estimator.samples > 1 and kind[2]):  # listed codes round more
         for mine, wanted in zip(*gradients, strict=True):
             assert (mine - wanted).norm() <= tolerance * wanted.norm()
+
+
+def test_a_second_backward_is_refused(made):
+    run = new_run((10, "e1", 0), DEVICE)
+    batch = DenseDocuments(made[0], None, DEVICE).batch(torch.arange(20, device=DEVICE))
+    nelbo, kl = run.model.nelbo(batch, ARM(), run.generator)
+    assert not kl.requires_grad
+    nelbo.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        nelbo.sum().backward()

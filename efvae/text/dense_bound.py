@@ -74,7 +74,7 @@ def pair_bound(
     assert isinstance(estimator, ARM | DisARM)  # noqa: S101 - see serves_estimator
     with torch.no_grad():
         u = uniform(eta, (estimator.samples,), generator)
-        codes = row_kernels.antithetic(eta, u, dtype)
+        codes = row_kernels.antithetic(eta.contiguous(), u, dtype)
     bound, kl = _PairBound.apply(costs(codes), eta, u, codes, type(estimator))  # type: ignore[no-untyped-call]
     return bound, kl
 
@@ -98,6 +98,7 @@ class _CodeCosts(Function):
         # p − x / l, up to the factor l · grad of each row, which goes into the small factors: rounding errors of either
         # product are then relative to the difference
         row_kernels.residual_(y, partition, batch.x, batch.length)
+        torch.autograd.graph.increment_version(y)  # torch does not see this kernel: it then refuses a second backward
         both, share = row_kernels.scaled(rows, grad, batch.length, y.dtype)
         grad_weight, grad_bias = row_kernels.unpack(y.t() @ both, rows.shape[1])
         if not ctx.needs_input_grad[0]:

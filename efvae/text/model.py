@@ -192,7 +192,7 @@ class TextVAE(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Negative ELBO and its KL term in nats, each of shape ``(documents,)``, relative to the saturated multinomial.
 
-        ::
+        The KL term has no gradient::
 
             E_q[−log p(x | z)] + Σ_k x_k log(x_k / l) + KL(q(z | x) ‖ uniform)
 
@@ -208,8 +208,8 @@ class TextVAE(nn.Module):
             return dense_bound.pair_bound(q.eta, self.costs(batch), estimator, self._products, generator)
         kl = self.bits * math.log(2) - q.entropy()
         if isinstance(estimator, Exact) and LISTED_BITS < self.bits <= exact_bits(self.depth):
-            return self._affine_costs(batch, q.mean(), expected_partition(self._partition(), q.eta)) + kl, kl
-        return estimator.expectation(q, self.costs(batch), generator) + kl, kl
+            return self._affine_costs(batch, q.mean(), expected_partition(self._partition(), q.eta)) + kl, kl.detach()
+        return estimator.expectation(q, self.costs(batch), generator) + kl, kl.detach()
 
     @torch.no_grad()
     def encode(self, x: WordCounts, chunk: int = 2048) -> Tensor:
