@@ -123,6 +123,7 @@ def test_provenance_says_what_computed_it():
 
 @pytest.mark.parametrize("git", [True, False])
 def test_commit_comes_from_the_variable_if_it_is_set(monkeypatch, tmp_path, git):
+    monkeypatch.delenv("EFVAE_COMMIT", raising=False)
     if not git:
         monkeypatch.setattr("efvae.records.origin.project_root", lambda: tmp_path)
         assert records.provenance(seconds=0)["commit"] is None

@@ -52,8 +52,8 @@ EXPLAINED = {
     "tab-1": "The data may not be redistributed and the paper's generator is not published, so tolerances are wide: "
     "a tenth of the printed number (0.05 for the smallest).",
     "tab-2": "Negative ELBO relative to the saturated multinomial, per document: its floor is 0. Training as in "
-    "Appendix C.2: 1000 epochs with one pair of codes for each document, then 500 with ten. Where there is one seed, another run of "
-    "the cell may end a few nats away ([how far](../notebooks/sec4_3_text)).",
+    "Appendix C.2: 1000 epochs with one pair of codes for each document, then 500 with ten. Where there is one seed, "
+    "another run of the cell may end a few nats away ([how far](../notebooks/sec4_3_text)).",
 }
 
 MAP_INTRO = """\

@@ -208,7 +208,7 @@ def scored(y: Tensor, x: Tensor, length: Tensor, saturated: Tensor) -> Tensor:
 def costs(
     y: Tensor, h: Tensor, entries: Tensor, offset: Tensor, length: Tensor, saturated: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same from ⟨x, y⟩ = ⟨h, Vᵀx⟩ + ⟨x, a⟩, as exactly as those two are made and not as rounded logits tell it; and A.
+    """The same from ⟨x, y⟩ = ⟨h, Vᵀx⟩ + ⟨x, a⟩, as exact as those two are and not as rounded logits; and A.
 
     Args:
         y, length, saturated: see :func:`scored`.
