@@ -66,12 +66,9 @@ def where(cell: Cell) -> str:
 
     Own: own-text-table
     """
-    return ";".join(f"{name}={value}" for name, value in _told_first(settings(cell)).items())
-
-
-def _told_first(values: dict[str, Any]) -> dict[str, Any]:
     first = ("bits", "d_hidden", "encoder")
-    return {name: values[name] for name in (*first, *(n for n in values if n not in first))}
+    values = settings(cell)
+    return ";".join(f"{name}={values[name]}" for name in (*first, *(n for n in values if n not in first)))
 
 
 def cells_of(root: Path | None = None) -> dict[Cell, list[Record]]:
