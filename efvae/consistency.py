@@ -42,7 +42,7 @@ def family_residual(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 
     Paper: eq-3, thm-1
     """
-    q = vae.encoder(x)
+    q = vae.encode(x)
     log_ratio = log_posterior(vae, x, rule) - q.log_base_measure(rule.points[:, None])
     statistic = q.sufficient_statistic(rule.points)
     basis = span(extend(statistic))  # of the rank's size: a statistic need not be minimal

@@ -164,12 +164,18 @@ def gap_parts(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, free: Tensor) ->
     Args:
         vae: float64.
         x: observations, shape ``(batch, *event)``.
-        weights: w, shape ``(batch,)``.
+        weights: w, which sum to one, shape ``(batch,)``.
         rule: points of the latent space.
         free: least divergence of the encoder's family for each x, shape ``(batch,)``.
 
+    Raises:
+        ValueError: weights or free of another shape.
+
     Own: own-gap-parts
     """
+    for name, values in (("weights", weights), ("free", free)):
+        if values.shape != x.shape[:1]:
+            raise ValueError(f"gap_parts: needs {name} of shape ({len(x)},), got {tuple(values.shape)}")
     with torch.no_grad():
         total = float((posterior_kl(vae, x, rule) * weights).sum())
     family = float((free * weights).sum())

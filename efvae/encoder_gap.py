@@ -173,15 +173,18 @@ def train_encoder(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, max_evaluati
     Args:
         vae: its encoder is trained in place, float64.
         x: all observations, shape ``(batch, *event)``.
-        weights: w, the data distribution on them, shape ``(batch,)``.
+        weights: w, the data distribution on them, shape ``(batch,)``; they sum to one.
         rule: all states of the latent space, or a quadrature over it.
         max_evaluations: most values and gradients computed.
 
     Raises:
-        ValueError: at the end the rule does not sum q(z | x) to one, see :func:`efvae.exact.posterior_kl`.
+        ValueError: weights of another shape; or at the end the rule does not sum q(z | x) to one, see
+            :func:`efvae.exact.posterior_kl`.
 
     Paper: eq-1b, cor-1
     """
+    if weights.shape != x.shape[:1]:
+        raise ValueError(f"train_encoder: needs weights of shape ({len(x)},), got {tuple(weights.shape)}")
     with torch.no_grad():
         log_post = log_posterior(vae, x, rule)
 

@@ -139,12 +139,33 @@ def log_joint(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
     for name, value in itertools.chain(vae.named_parameters(), vae.named_buffers()):
         if value.is_floating_point():
             _require_float64(value, f"the model's {name}")
-    if vae.decoder.family is Bernoulli and not bool(((x == 0) | (x == 1)).all()):
+    if isinstance(vae.decoder(rule.points[:1]), Bernoulli) and not bool(((x == 0) | (x == 1)).all()):
         raise ValueError(
             f"a Bernoulli decoder is a law on 0 and 1, and x has values from {x.amin():.3g} to {x.amax():.3g}: "
             "threshold them, or take another family"
         )
     return vae.log_joint(x, rule.points[:, None])
+
+
+def common_log_base_measure(decoder: ExponentialFamily, x: Tensor) -> Tensor:
+    """log h(x) of a decoder at several codes in nats, shape ``(batch,)``.
+
+    Args:
+        decoder: p(x | z) at k codes.
+        x: observations, shape ``(batch, *event)``.
+
+    Raises:
+        ValueError: h depends on the code, so that this is no conditional exponential family.
+
+    Paper: asm-1
+    """
+    log_h = decoder.log_base_measure(x[:, None])  # one column, or one for each code
+    if bool((log_h != log_h[:, :1]).any()):
+        raise ValueError(
+            f"the base measure h of the decoder's {type(decoder).__name__} depends on the code, so it is no "
+            "conditional exponential family: let ν and η carry it; a variance that depends on z needs Gaussian"
+        )
+    return log_h[:, 0]
 
 
 def log_marginal(vae: VAE, x: Tensor, rule: Rule) -> Tensor:

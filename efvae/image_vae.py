@@ -211,7 +211,7 @@ class ImageVAE(nn.Module):
             noise: ε ~ N(0, I), shape ``(b, n_z)``.
             set_sigma: first set σ_d to its optimum for these images and codes, σ_d² = mean ‖x − d(z)‖²/n. The gradient
                 is then that of the maximum over σ_d, by the envelope theorem; the value is not unbiased, but its error
-                is of the order of one over the number of images. Gradient steps on log σ_d left it a third too small.
+                is of the order of one over the number of images.
 
         Paper: eq-1a, sec-4-2
         Own: own-best-noise

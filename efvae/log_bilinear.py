@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efvae.exact import Rule, log_joint, log_marginal
+from efvae.exact import Rule, common_log_base_measure, log_joint, log_marginal
 from efvae.harmonium import Harmonium
 from efvae.minimal import RANK_TOLERANCE, anchors, extend, independent_columns, span
 from efvae.models import VAE, MakeFamily
@@ -108,10 +108,13 @@ def joint_table(vae: VAE, x: Tensor, rule: Rule) -> JointTable:
         x: observations with h(x) > 0, shape ``(batch, *event)``, float64.
         rule: points of the latent space with h'(z) > 0; its weights are not used.
 
+    Raises:
+        ValueError: the decoder's h(x) depends on the code.
+
     Paper: asm-1, thm-a1
     """
-    decoder, encoder = vae.decoder(rule.points), vae.encoder(x)
-    base = decoder.log_base_measure(x) + encoder.log_base_measure(rule.points)[:, None]
+    decoder, encoder = vae.decoder(rule.points), vae.encode(x)
+    base = common_log_base_measure(decoder, x) + encoder.log_base_measure(rule.points)[:, None]
     return JointTable(
         log_joint(vae, x, rule) - base, decoder.sufficient_statistic(x), encoder.sufficient_statistic(rule.points)
     )

@@ -20,7 +20,9 @@ width: int = 8  # in [1, 512]: channels of its networks
 gan_steps: int = 400  # in [1, 10**7]: images, the truth
 gan_rate: float = 2e-3  # in (0, 1]: its learning rate
 image_encoder_steps: int = 300  # in [1, 10**7]: images, the encoder
+image_encoder_rate: float = 1e-3  # in (0, 1]: its learning rate at the first step
 image_joint_steps: int = 300  # in [1, 10**7]: images, encoder and decoder
+image_joint_rate: float = 5e-4  # in (0, 1]: their learning rate at the first step
 image_batch: int = 32  # in [2, 65536]: images a step
 eval_images: int = 512  # in [16, 10**7]: images of a Fréchet distance
 device: str = "cpu"  # in {cpu, cuda, auto}: where to train the images; auto: CUDA if it is there
@@ -278,7 +280,8 @@ for row in stored["mixture"]:
 # %%
 cell = images.Config(
     data=data, features=features, size=size, latent=latent, width=width, gan_steps=gan_steps, gan_rate=gan_rate,
-    encoder_steps=image_encoder_steps, joint_steps=image_joint_steps, batch_size=image_batch, eval_images=eval_images,
+    encoder_steps=image_encoder_steps, encoder_rate=image_encoder_rate,
+    joint_steps=image_joint_steps, joint_rate=image_joint_rate, batch_size=image_batch, eval_images=eval_images,
     seed=seed, stage="joint_fixed",
     **(
         {"eval_elbo": max(eval_images // 16, 512, 2 * latent), "feature_steps": 40, "precision": "float32"}
@@ -296,7 +299,8 @@ for stage in ("encoder", "joint_fixed", "joint_learned"):
     assert got["elbo"] < got["entropy_bound"]
     assert math.isfinite(got[distance])
     print(f"{stage:14} ELBO below bound; σ_d {got['sigma']:.2f}")
-assert measured["joint_fixed"].metrics["elbo"] > measured["encoder"].metrics["elbo"]
+if data == "synthetic" and image_joint_steps >= 300:  # after few steps it may have fallen
+    assert measured["joint_fixed"].metrics["elbo"] > measured["encoder"].metrics["elbo"]
 
 # %% [markdown]
 # ## What is recorded on photographs
@@ -304,10 +308,10 @@ assert measured["joint_fixed"].metrics["elbo"] > measured["encoder"].metrics["el
 # CelebA may not be redistributed. The photographs of fruit may. For each size, encoder and length that has been run: the stages, mean over the
 # seeds of the joint stage, with one truth and one encoder. *best*: the noise that would be best for this decoder and encoder, and the ELBO with it
 # ({py:func}`~efvae.image_vae.best_sigma`). *D*: Fréchet distance to samples of the truth in the features of a
-# classifier of the fruits, not FID; in the rows of the encoders, whose decoder is the truth's, it is that between two samples of the
-# truth; *bare*: without pixel noise on either side. *affine*: share of the decoder that an affine map explains on the encoder's codes. *KL*: divergence of the encoder from the prior, nats an image. *flat*: share of the runs whose
+# classifier of the fruits, not FID, a squared distance; in the rows of the encoders, whose decoder is the truth's, it is that between two samples of the
+# truth; *bare*: without pixel noise on either side. Above each table *D* of the truth and of the training photographs to the held-out ones, for a scale: the truth's is the least of the looks by which it was chosen. *affine*: share of the decoder that an affine map explains, under the prior and on the encoder's codes. *KL*: divergence of the encoder from the prior, nats an image. *flat*: share of the runs whose
 # objective changes in the last fifth of the steps by less than 1 % of its gain, the whole gain and, after the stroke, the gain after the first tenth
-# of the steps. Below a row of three seeds their standard deviations; *sampling*: standard error of the ELBO, and of D the standard deviation over samples of the model.
+# of the steps. Below a row of three seeds their standard deviations; *sampling*: standard error of the ELBO, and of D the standard deviation over three samples of the model, whose mean it is.
 # *encoder, ELBO* is not in the paper: the encoder alone by the ELBO, from the same start and as long as the joint
 # training, with the decoder of the truth.
 
@@ -317,7 +321,9 @@ by_setting: dict[tuple[int, str, int], dict[str, list[records.Record]]] = {}
 NARROW = {16: 32, 64: 16}  # width of the networks at each size, but for what is called wide below
 of_photographs = records.load(images.STEM, data="photographs", features="classifier")
 all_truths = [row for row in of_photographs if row.config["width"] == NARROW[row.config["size"]]]
-recorded = [row for row in all_truths if row.config["truth_seed"] == 0]
+recorded = [
+    row for row in all_truths if row.config["truth_seed"] == 0 and row.config["precision"] == images.Config().precision
+]
 starts = {(row.config["size"], row.config["encoder"]): row for row in recorded if row.config["stage"] == "encoder"}
 for row in recorded:
     if row.config["stage"] in STAGES[1:]:
@@ -352,7 +358,10 @@ def at_best_noise(rows: list[records.Record]) -> tuple[float, float]:
 for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
     noise_bound = mean_of(kinds["encoder"], "entropy_bound")
     print(f"{pixels} × {pixels}, {encoder} encoder, {steps} joint steps; bound {noise_bound:.1f} nats")
-    print(f"  {'':16}seeds    ELBO   σ_d   best   ELBO       D    bare affine   KL    flat")
+    (truth,) = [r.metrics for r in recorded if (r.config["size"], r.config["stage"]) == (pixels, "gan")]
+    to_held_out = [truth[f"frechet_classifier_{of}to_held_out"] for of in ("", "train_")]
+    print(f"  D to held-out photographs: truth {to_held_out[0]:.1f}, training photographs {to_held_out[1]:.1f}")
+    print(f"  {'':16}seeds    ELBO   σ_d   best   ELBO       D    bare   affine     KL    flat")
     for stage, title in zip(STAGES, TITLES, strict=True):
         if not (found := kinds.get(stage)):
             continue
@@ -361,7 +370,8 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
             f"  {title:16}{len(found):5} {mean_of(found, 'elbo'):7.0f} {mean_of(found, 'sigma'):5.3f} {best_noise:6.3f}"
             f" {best_elbo:6.0f} {mean_of(found, 'frechet_classifier'):7.1f}"
             f" {mean_of(found, 'frechet_classifier_without_noise'):7.1f}"
-            f" {mean_of(found, 'affine_share_support'):6.2f} {mean_of(found, 'kl'):4.0f} {flat_share(found):>7}"
+            f" {mean_of(found, 'affine_share_prior'):5.2f} {mean_of(found, 'affine_share_support'):4.2f}"
+            f" {mean_of(found, 'kl'):4.0f} {flat_share(found):>7}"
         )
         if len(found) > 2:
             over_seeds = [
@@ -375,16 +385,20 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
     start = kinds["encoder"][0]
     joint = [row for stage in STAGES[2:] for row in kinds.get(stage, [])]
     for text, name in (("ELBO above the start", "elbo"), ("D above the start", "frechet_classifier"),
-                       ("more affine than the start", "affine_share_support")):  # fmt: skip
+                       ("more affine than the start, prior", "affine_share_prior"),
+                       ("more affine than the start, codes", "affine_share_support")):  # fmt: skip
         count = sum(row.metrics[name] > start.metrics[name] for row in joint)
         print(f"  {text}: {count} of {len(joint)} joint runs")
+    assert all(row.metrics["frechet_classifier"] > 5 * to_held_out[0] for row in joint)
+    shares_of_prior = [mean_of(kinds[s], "affine_share_prior") for s in ("encoder", *STAGES[2:])]
+    assert shares_of_prior == sorted(shares_of_prior)  # under the prior no code can move
     if alone := kinds.get("encoder_elbo"):
         count = sum(row.metrics["affine_share_support"] > mean_of(alone, "affine_share_support") for row in joint)
         print(f"  more affine than with the encoder alone: {count} of {len(joint)} joint runs")
     tenths = [row.curve["frechet_classifier"][round((len(row.curve["step"]) - 1) / 10)] for row in joint]
     ends = [row.curve["frechet_classifier"][-1] for row in joint]
     print(
-        f"  D from a tenth of the steps to the end: rises in {sum(map(float.__lt__, tenths, ends))} of {len(joint)}, "
+        f"  D from about a tenth of the steps to the end: rises in {sum(map(float.__lt__, tenths, ends))} of {len(joint)}, "
         f"mean {statistics.mean(tenths):.0f} to {statistics.mean(ends):.0f}"
     )
     peaks = [row.curve["frechet_classifier"].index(max(row.curve["frechet_classifier"])) for row in joint]
@@ -399,8 +413,8 @@ if not by_setting:
 # (sec-4-2-wide)=
 # ### The paper's width
 #
-# Truth and first encoder with the paper's networks, four times as wide as those above, on one GPU. *D*: of the truth to held-out photographs, and of two samples of the truth. The joint training from there ended in NaN within its first thousands of steps, with fixed and with learned noise, at the rate that is the default and that
-# suits narrower networks; a lower one has not been run. CelebA's first row in {paper}`tab-1` has an ELBO of the same size as the second row here.
+# Truth and first encoder with the paper's networks, four times as wide as those above, on one GPU. *D*: of the truth to held-out photographs, and of two samples of the truth. The joint training from there, tried twice at the rate that is the default and that suits narrower networks, ended in NaN with fixed and with learned noise; that left no record, and a lower
+# rate has not been run. CelebA's first row in {paper}`tab-1` has an ELBO of the same size as the second row here.
 
 # %%
 for row in sorted(of_photographs, key=lambda row: row.config["stage"] != "gan"):
@@ -410,8 +424,8 @@ for row in sorted(of_photographs, key=lambda row: row.config["stage"] != "gan"):
         if c["stage"] == "gan":
             (narrow,) = [r for r in recorded if (r.config["size"], r.config["stage"]) == (64, "gan")]
             far, near = (r.metrics["frechet_classifier_to_held_out"] for r in (narrow, row))
-            print(f"  {c['gan_steps']} steps; D {near:.1f}, of the narrow truth {far:.1f}, ", end="")
-            print(f"of the training photographs {m['frechet_classifier_train_to_held_out']:.1f}")
+            print(f"  {c['gan_steps']} steps; D {near:.1f}, of the narrow truth {far:.1f} (each the least of its")
+            print(f"  looks), of the training photographs {m['frechet_classifier_train_to_held_out']:.1f}")
             assert near < far
         else:
             print(
@@ -426,10 +440,18 @@ for row in sorted(of_photographs, key=lambda row: row.config["stage"] != "gan"):
 # ### Other truths
 #
 # Each row is another GAN, with an encoder of its own, and seed 0 of each joint training, at both sizes as long as the shortest above.
-# *start*: the encoder by conditional likelihood.
+# *start*: the encoder by conditional likelihood. *arithmetic*: of the convolutions in training. At 64 × 64 seed 0 was run in both, so its
+# two rows are two GANs from the same first weights: rounding alone leads them apart.
 
 # %% tags=["hide-input"]
-by_truth: dict[int, dict[int, dict[str, dict[str, float]]]] = {16: {}, 64: {}}
+by_truth: dict[int, dict[tuple[int, str], dict[str, dict[str, float]]]] = {16: {}, 64: {}}
+
+
+def multiplied_in(row: records.Record) -> str:
+    """A CPU without units for bfloat16 took float32 for it, and says so."""
+    return "float32" if "float32" in row.provenance["device"] else row.config["precision"]
+
+
 for row in all_truths:
     c, steps = row.config, {16: 1200, 64: 2000}.get(row.config["size"])
     lengths = (steps, images.Config().joint_steps)  # what a stage does not use is as by default
@@ -438,25 +460,28 @@ for row in all_truths:
         and (c["encoder"], c["seed"]) == ("diagonal", 0)
         and c["joint_steps"] in lengths
     ):
-        by_truth[c["size"]].setdefault(c["truth_seed"], {})[c["stage"]] = row.metrics
+        truth_of = c["truth_seed"], multiplied_in(row)
+        by_truth[c["size"]].setdefault(truth_of, {})[c["stage"]] = row.metrics
 for pixels, found_of in by_truth.items():
-    truths = {seed: rows for seed, rows in found_of.items() if len(rows) == len(STAGES) - 1}
-    print(f"{f'{pixels} × {pixels}':9}          ELBO                         D                      affine")
-    print("truth      start    fixed  learned    start   fixed  learned   start fixed learned")
-    for truth_seed, rows in sorted(truths.items()):
+    truths = {truth: rows for truth, rows in found_of.items() if len(rows) == len(STAGES) - 1}
+    print(f"{f'{pixels} × {pixels}':9}          ELBO                     D             affine, codes")
+    print("truth    start   fixed learned   start  fixed learned   start fixed learned arithmetic")
+    for (truth_seed, arithmetic), rows in sorted(truths.items()):
         begun, fixed, learned = (rows[stage] for stage in ("encoder", *STAGES[2:]))
         print(
-            f"{truth_seed:5} {begun['elbo']:10.0f} {fixed['elbo']:8.0f} {learned['elbo']:8.0f}"
-            f" {begun['frechet_classifier']:8.2f} {fixed['frechet_classifier']:7.1f}"
-            f" {learned['frechet_classifier']:8.1f} {begun['affine_share_support']:7.2f}"
-            f" {fixed['affine_share_support']:5.2f} {learned['affine_share_support']:7.2f}"
+            f"{truth_seed:5} {begun['elbo']:8.0f} {fixed['elbo']:7.0f} {learned['elbo']:7.0f}"
+            f" {begun['frechet_classifier']:7.2f} {fixed['frechet_classifier']:6.1f}"
+            f" {learned['frechet_classifier']:7.1f} {begun['affine_share_support']:7.2f}"
+            f" {fixed['affine_share_support']:5.2f} {learned['affine_share_support']:7.2f} {arithmetic}"
         )
         assert begun["elbo"] < fixed["elbo"] < learned["elbo"] < learned["entropy_bound"]
         assert 75 * begun["frechet_classifier"] < fixed["frechet_classifier"] < learned["frechet_classifier"]
         assert begun["affine_share_support"] < min(fixed["affine_share_support"], learned["affine_share_support"])
     if pixels == 64 and len(truths) > 1:
-        elbos = [rows["joint_fixed"]["elbo"] for rows in truths.values()]
-        assert max(elbos) - min(elbos) > 2000
+        elbos = {truth: rows["joint_fixed"]["elbo"] for truth, rows in truths.items()}
+        alike = [elbo for (_, arithmetic), elbo in elbos.items() if arithmetic == "float32"]
+        assert max(alike) - min(alike) > 2000
+        assert elbos[0, "bfloat16"] - elbos[0, "float32"] > 1000
     for stage in STAGES[2:]:
         ends = [rows[stage]["frechet_classifier"] for rows in truths.values()]
         assert not ends or max(ends) < {16: 1.05, 64: 1.25}[pixels] * min(ends)

@@ -10,11 +10,11 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from efvae import bounds, consistency, exact, frequencies, hashing, minimal, rbm
+from efvae import bounds, consistency, exact, frequencies, hashing, log_bilinear, minimal, rbm
 from efvae.affine_decoder import best_bound
 from efvae.consistency import posterior_gap
 from efvae.descent import maximize, minimize
-from efvae.encoder_fit import best_free_encoder
+from efvae.encoder_fit import best_free_encoder, gap_parts
 from efvae.encoder_gap import code_products, family_gap, train_encoder
 from efvae.estimators import Exact, Reinforce
 from efvae.families import Bernoulli, Categorical, ExponentialFamily, Gaussian, GaussianFixedVariance, all_bits
@@ -369,3 +369,59 @@ def test_bad_input_is_refused_in_one_line(call, message) -> None:
 def corpus(lengths: Tensor, codes: int) -> hashing.Corpus:
     even = torch.full((codes, 3), 1 / 3, dtype=F64).log()
     return hashing.Corpus(even, lengths, torch.full((2, codes), 1 / (2 * codes), dtype=F64).log())
+
+
+# --- what would broadcast -----------------------------------------------------------------------------------------
+
+
+def of_bits(decoder: Conditional) -> tuple[VAE, Tensor, exact.Rule]:
+    vae = VAE(Prior(torch.zeros(3), Bernoulli), decoder, Conditional(nn.Linear(2, 3), Bernoulli)).double()
+    return vae, torch.randn(8, 2, generator=source(3), dtype=F64), exact.enumerate_states(vae.prior())
+
+
+def test_a_base_measure_that_depends_on_the_code_is_refused() -> None:
+    """As many observations as codes: h(x) would be paired with the codes, and a distance come out."""
+    network = nn.Linear(3, 4)
+
+    def varying(raw: Tensor) -> GaussianFixedVariance:
+        mean, log_variance = raw.chunk(2, -1)
+        return GaussianFixedVariance.from_mean(mean, log_variance.exp())
+
+    vae, x, rule = of_bits(Conditional(network, varying))
+    with pytest.raises(ValueError, match="depends on the code"):
+        log_bilinear.joint_table(vae, x, rule)
+    with pytest.raises(ValueError, match="depends on the code"):
+        bounds.tabulate(vae, x, torch.full((8,), 1 / 8, dtype=F64), rule)
+    vae.decoder = Conditional(network, Gaussian.from_mean_log_variance)
+    assert log_bilinear.distance(log_bilinear.joint_table(vae, x, rule)) > 0
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    vae, x, rule = of_bits(Conditional(nn.Linear(3, 4), Gaussian.from_mean_log_variance))
+    weights, free = torch.full((8,), 1 / 8, dtype=F64), torch.zeros(8, dtype=F64)
+    assert gap_parts(vae, x, weights, rule, free).family == 0
+    with pytest.raises(ValueError, match=r"needs weights of shape \(8,\), got \(8, 1\)"):
+        gap_parts(vae, x, weights[:, None], rule, free)
+    with pytest.raises(ValueError, match=r"needs free of shape \(8,\), got \(8, 1\)"):
+        gap_parts(vae, x, weights, rule, free[:, None])
+    with pytest.raises(ValueError, match=r"train_encoder: needs weights of shape \(8,\), got \(8, 1\)"):
+        train_encoder(vae, x, weights[:, None], rule)
+
+
+def test_an_encoder_of_other_codes_than_the_prior_is_refused_by_the_distances_too() -> None:
+    vae, x, rule = of_bits(Conditional(nn.Linear(3, 4), Gaussian.from_mean_log_variance))
+    vae.encoder = Conditional(nn.Linear(2, 4), Bernoulli).double()
+    for measure in (log_bilinear.joint_table, consistency.family_residual):
+        with pytest.raises(ValueError, match="the encoder's codes have shape"):
+            measure(vae, x, rule)
+
+
+def test_an_odd_number_of_outputs_is_no_mean_and_variance() -> None:
+    with pytest.raises(ValueError, match="even number of outputs, got 3"):
+        Gaussian.from_mean_log_variance(torch.zeros(5, 3))
+
+
+def test_grey_values_are_refused_however_the_family_is_made() -> None:
+    vae, x, rule = of_bits(Conditional(nn.Linear(3, 2), partial(Bernoulli)))
+    with pytest.raises(ValueError, match="a law on 0 and 1"):
+        exact.log_marginal(vae, x, rule)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import efvae.data.images
@@ -35,6 +36,7 @@ from efvae.sweep import cells_of, experiment, plan
 from efvae.train import TrainingError
 from tests.sweeps import full_disk
 
+ROOT = Path(__file__).resolve().parents[1]
 SMOKE = Config(size=16, latent=4, width=8, batch_size=32, feature_steps=40, gan_steps=400, gan_rate=2e-3,
                encoder_steps=60, encoder_rate=3e-3, joint_steps=60, joint_rate=2e-3, eval_images=512,
                eval_elbo=512, truth_seed=1)  # fmt: skip
@@ -86,7 +88,7 @@ def test_the_elbo_rises_below_its_bound_and_the_decoder_moves(learned):
     assert first["sigma"] == pytest.approx(0.05)
     assert joint["sigma"] > 0.05
     best, gain = best_sigma(joint["reconstruction"], joint["sigma"], 768)
-    assert joint["sigma"] == pytest.approx(best, rel=0.01)  # of other samples
+    assert joint["sigma"] == pytest.approx(best, rel=0.02)  # of other samples
     assert 0 <= gain < 0.1
     assert joint["elbo"] == pytest.approx(joint["reconstruction"] - joint["kl"])
     assert first["fid"] is None
@@ -805,7 +807,9 @@ def test_what_the_records_of_the_photographs_say():
 
 def test_what_the_records_at_the_papers_size_say():
     """What the page says of them: the order of the ELBOs, the fair start, where the distance is largest, flatness."""
-    found = records.load(images.STEM, data="photographs", size=64, width=16, encoder="diagonal", truth_seed=0)
+    found = records.load(
+        images.STEM, data="photographs", size=64, width=16, encoder="diagonal", truth_seed=0, precision="bfloat16"
+    )
     longer = {r.config["stage"]: r.metrics for r in found if r.config["joint_steps"] == 8000}
     found = [r for r in found if r.config["joint_steps"] != 8000]
     by_stage = {stage: [r for r in found if r.config["stage"] == stage] for stage in images.STAGES}
@@ -866,3 +870,26 @@ def test_needed_keeps_what_a_stage_uses():
     assert needed(dataclasses.replace(SMOKE, sigma=0.1), "gan").sigma == 0.1
     assert needed(dataclasses.replace(SMOKE, seed=5), "encoder").seed == 0
     assert needed(dataclasses.replace(SMOKE, seed=5)).seed == 5
+
+
+def test_the_full_profile_is_the_command_of_the_page():
+    profile = yaml.safe_load((ROOT / "notebooks/params/sec4_2_images.full.yaml").read_text())
+    page = (ROOT / "book/sec4_2_images.md").read_text()
+    command = page.split("python -m efvae.experiments.images", 1)[1].split("--checkpoint", 1)[0]
+    named = dict(word.split("=") for word in command.replace("\\", " ").split())
+    renamed = {"image_batch": "batch_size"} | {
+        f"image_{stage}_{what}": f"{stage}_{what}" for stage in ("encoder", "joint") for what in ("steps", "rate")
+    }
+    spiral = {"conditional_steps", "encoder_steps", "joint_steps", "device"}
+    fields = {renamed.get(name, name): value for name, value in profile.items() if name not in spiral}
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
+    assert Config(**fields) == Config(**{name: kinds[name](value) for name, value in named.items()})
+
+
+@pytest.mark.parametrize("option", ["--results", "--checkpoint"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(images, "feature_network", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    places = {"--results": "results", "--checkpoint": "checkpoints"} | {option: "file/x"}
+    words = [word for name, place in places.items() for word in (name, str(tmp_path / place))]
+    assert "file/x: Not a directory; name a folder that can be written" in refused([*typed(), *words], capsys)

@@ -28,7 +28,7 @@ HEADINGS = {
 }
 #: Which records the table of the photographs is of.
 PHOTOGRAPHS = {"data": "photographs", "size": 64, "width": 16, "encoder": "diagonal", "features": "classifier",
-               "truth_seed": 0}  # fmt: skip
+               "truth_seed": 0, "precision": "bfloat16"}  # fmt: skip
 PHOTOGRAPHS_STAGES = {
     "encoder": "encoder by conditional likelihood",
     "joint_fixed": "joint training, fixed noise",

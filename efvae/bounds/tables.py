@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efvae.exact import Rule, log_joint, log_marginal
+from efvae.exact import Rule, common_log_base_measure, log_joint, log_marginal
 from efvae.models import VAE
 
 __all__ = ["Tables", "tabulate"]
@@ -148,14 +148,14 @@ def tabulate(vae: VAE, x: Tensor, data: Tensor, rule: Rule) -> Tables:
         rule: all states of the latent space.
 
     Raises:
-        ValueError: a weight is not positive, or there is not one for each observation.
+        ValueError: a weight is not positive, or there is not one for each observation; or h(x) depends on the code.
 
     Paper: asm-1, eq-23a, eq-23b
     """
     if data.shape != x.shape[:1] or not bool((data > 0).all()):
         raise ValueError(f"tabulate: needs p_d(x) > 0 for each of {len(x)} observations: drop those without mass")
     with torch.no_grad():
-        q, p, z = vae.encoder(x), vae.decoder(rule.points), rule.points
+        q, p, z = vae.encode(x), vae.decoder(rule.points), rule.points
         return Tables(
             data=data,
             log_weights=rule.log_weights,
@@ -163,7 +163,7 @@ def tabulate(vae: VAE, x: Tensor, data: Tensor, rule: Rule) -> Tables:
             log_joint=log_joint(vae, x, rule),
             log_marginal=log_marginal(vae, x, rule),
             log_prior=vae.prior().log_prob(z),
-            log_h=p.with_eta(p.eta[0]).log_base_measure(x),
+            log_h=common_log_base_measure(p, x),
             log_h_latent=q.with_eta(q.eta[0]).log_base_measure(z),
             nu=p.sufficient_statistic(x),
             psi=q.sufficient_statistic(z),

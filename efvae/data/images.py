@@ -259,7 +259,9 @@ def _content(size: int, opened: Callable[[], IO[bytes]]) -> bytes:
 def _image_names(others: list[str], place: Path) -> list[str]:
     names = sorted(name for name in others if _is_image(name))
     if not names:
-        what = f"{len(others)} other files (such as {others[0]})" if others else "nothing"
+        if not others:
+            raise DataError(f"{place} is empty: name a folder or archive of images ({', '.join(ENDINGS)})")
+        what = f"{len(others)} other files (such as {others[0]})"
         raise DataError(f"{place} is the wrong place: it holds {what} and no image ({', '.join(ENDINGS)})")
     return names
 

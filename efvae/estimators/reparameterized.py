@@ -50,5 +50,7 @@ class Reparameterized:
             ValueError: q is not a Gaussian, so it has no such path.
         """
         if not isinstance(q, (Gaussian, GaussianFixedVariance)):
-            raise ValueError(f"Reparameterized needs a Gaussian, {q!r} has no reparameterization: use Exact")
+            raise ValueError(
+                f"Reparameterized needs a Gaussian, got {q!r}: use Exact for a finite support, else Reinforce"
+            )
         return f(q.rsample((self.samples,), generator)).mean(0)

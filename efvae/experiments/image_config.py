@@ -31,7 +31,6 @@ SYNTHETIC_IMAGES = 4096
 CHOICE_IMAGES = 2048
 #: Fields that a stage is the first to use; an earlier stage does not depend on them.
 _FIRST_USED: dict[str, tuple[str, ...]] = {
-    "gan": ("sigma",),
     "encoder": ("encoder", "encoder_steps", "encoder_rate", "eval_elbo"),
     "encoder_elbo": ("seed", "joint_steps", "joint_rate"),
 }

@@ -170,6 +170,9 @@ def run(
         known = records.find(STEM, needed(config), results, images.sha256)
         if known is not None:
             return known
+    for folder in (results, checkpoint):
+        if folder is not None:
+            records.check_folder(folder)
     found = solve(config, checkpoint, results, refresh=refresh, device=device, images=images)
     return found.records[config.stage]
 
@@ -263,6 +266,8 @@ class _Run:
         stored = self.store.restore(stage, mark, empty)
         if stored is not None:
             return stored, 0.0
+        if self.results is not None:
+            records.check_folder(self.results)
         with self.store.alone(stage, mark):
             started = time.monotonic()
             stored = self.store.restore(stage, mark, empty)  # by another process while we waited

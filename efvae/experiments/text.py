@@ -255,11 +255,16 @@ def run_together(
             if known is not None:
                 found[config] = known
 
+    missing = [config for config in configs if config not in found]
+    for folder in (results, checkpoint):
+        if missing and folder is not None:
+            records.check_folder(folder)
+
     def keep(record: Record) -> None:  # at once: measuring many cells takes minutes, and a sweep may be killed
         if results is not None:
             records.write(record, results)
 
-    solved, error = _solve([config for config in configs if config not in found], checkpoint, place, progress, keep)
+    solved, error = _solve(missing, checkpoint, place, progress, keep)
     for trained in solved:
         found[next(c for c in configs if records.config_dict(c) == trained.record.config)] = trained.record
     if error is not None:

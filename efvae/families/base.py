@@ -128,7 +128,8 @@ class ExponentialFamily(ABC):
         if x.shape[x.ndim - n :] != self.event_shape:
             raise ValueError(
                 f"{type(self).__name__}: values must end in the shape {tuple(self.event_shape)}, got {tuple(x.shape)}: "
-                "the last layer of a network must have one output for each natural parameter"
+                "flatten the data, take the points of this prior, or give the last layer of the network one output for "
+                "each natural parameter"
             )
 
     def mean(self) -> Tensor:

@@ -58,7 +58,15 @@ class Gaussian(ExponentialFamily):
 
     @classmethod
     def from_mean_log_variance(cls, raw: Tensor) -> Gaussian:
-        """From a network's output (μ, log σ²) along the last axis, shape ``(*batch, 2n)``."""
+        """From a network's output (μ, log σ²) along the last axis, shape ``(*batch, 2n)``.
+
+        Raises:
+            ValueError: the number of outputs is odd.
+        """
+        if raw.shape[-1] % 2:
+            raise ValueError(
+                f"Gaussian: from_mean_log_variance needs (μ, log σ²), an even number of outputs, got {raw.shape[-1]}"
+            )
         mean, log_variance = raw.chunk(2, -1)
         return cls.from_mean_variance(mean, log_variance.exp())
 

@@ -9,12 +9,13 @@ Own: own-records
 from efvae.records.command import main
 from efvae.records.origin import project_root, provenance, results_root
 from efvae.records.record import Record, RecordError, cell_name, config_dict, config_hash, make, same
-from efvae.records.store import find, load, load_like, read, stored, write, write_atomically
+from efvae.records.store import check_folder, find, load, load_like, read, stored, write, write_atomically
 
 __all__ = [
     "Record",
     "RecordError",
     "cell_name",
+    "check_folder",
     "config_dict",
     "config_hash",
     "find",

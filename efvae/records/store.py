@@ -18,7 +18,7 @@ from efvae.records.origin import results_root
 from efvae.records.record import Record, RecordError, config_dict, config_hash, refuse_invalid
 from efvae.values import convert, nearest
 
-__all__ = ["find", "load", "load_like", "read", "stored", "write", "write_atomically"]
+__all__ = ["check_folder", "find", "load", "load_like", "read", "stored", "write", "write_atomically"]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -54,6 +54,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(folder)  # the name too survives a power cut: checkpoints may be deleted now
         finally:
             os.close(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written before hours of computation, not after them; nothing is made.
+
+    Args:
+        folder: of records or of checkpoints.
+
+    Raises:
+        RecordError: it cannot be made or written.
+
+    Own: own-records
+    """
+    try:
+        place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RecordError(f"cannot write {folder}: {reason}; name a folder that can be written") from error
 
 
 def write(record: Record, root: Path | None = None) -> Path:
@@ -170,6 +190,8 @@ def stored(
     known = None if results is None or refresh else find(stem, config, results, data_sha256)
     if known is not None:
         return known
+    if results is not None:
+        check_folder(results)
     record = compute()
     if results is not None:
         write(record, results)
