@@ -361,15 +361,15 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
     (truth,) = [r.metrics for r in recorded if (r.config["size"], r.config["stage"]) == (pixels, "gan")]
     to_held_out = [truth[f"frechet_classifier_{of}to_held_out"] for of in ("", "train_")]
     print(f"  D to held-out photographs: truth {to_held_out[0]:.1f}, training photographs {to_held_out[1]:.1f}")
-    print(f"  {'':16}seeds    ELBO   σ_d   best   ELBO       D    bare   affine     KL    flat")
+    print(f"  {'':16}seeds    ELBO   σ_d  best   ELBO      D   bare   affine     KL    flat")
     for stage, title in zip(STAGES, TITLES, strict=True):
         if not (found := kinds.get(stage)):
             continue
         best_noise, best_elbo = at_best_noise(found)
         print(
-            f"  {title:16}{len(found):5} {mean_of(found, 'elbo'):7.0f} {mean_of(found, 'sigma'):5.3f} {best_noise:6.3f}"
-            f" {best_elbo:6.0f} {mean_of(found, 'frechet_classifier'):7.1f}"
-            f" {mean_of(found, 'frechet_classifier_without_noise'):7.1f}"
+            f"  {title:16}{len(found):5} {mean_of(found, 'elbo'):7.0f} {mean_of(found, 'sigma'):5.3f} {best_noise:5.3f}"
+            f" {best_elbo:6.0f} {mean_of(found, 'frechet_classifier'):6.1f}"
+            f" {mean_of(found, 'frechet_classifier_without_noise'):6.1f}"
             f" {mean_of(found, 'affine_share_prior'):5.2f} {mean_of(found, 'affine_share_support'):4.2f}"
             f" {mean_of(found, 'kl'):4.0f} {flat_share(found):>7}"
         )
@@ -377,9 +377,9 @@ for (pixels, encoder, steps), kinds in sorted(by_setting.items()):
             over_seeds = [
                 statistics.stdev(row.metrics[name] for row in found) for name in ("elbo", "frechet_classifier")
             ]
-            print(f"  {'± over seeds':21} {over_seeds[0]:7.0f} {'':19} {over_seeds[1]:7.1f}")
+            print(f"  {'± over seeds':21} {over_seeds[0]:7.0f} {'':18} {over_seeds[1]:6.1f}")
         sampling = mean_of(found, "elbo_error"), mean_of(found, "frechet_classifier_spread")
-        print(f"  {'± sampling':21} {sampling[0]:7.0f} {'':19} {sampling[1]:7.1f}")
+        print(f"  {'± sampling':21} {sampling[0]:7.0f} {'':18} {sampling[1]:6.1f}")
         if stage == "joint_learned":  # the noise is where it belongs
             assert best_elbo - mean_of(found, "elbo") < 1e-3 * abs(mean_of(found, "elbo"))
     start = kinds["encoder"][0]
