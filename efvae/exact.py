@@ -25,6 +25,7 @@ from efvae.models import VAE
 __all__ = [
     "COVERAGE",
     "Rule",
+    "common_log_base_measure",
     "elbo",
     "enumerate_states",
     "gauss_hermite",
