@@ -473,7 +473,7 @@ def test_what_cannot_be_used_or_written_is_one_line_and_exit_code_2(tmp_path, ca
     (tmp_path / "file").touch()
     options[3] = str(tmp_path / "file" / "below")  # no folder can be made there
     assert records.main(text.Config, text.run, [*words, *options, "--refresh"]) == 2
-    assert "cannot write the checkpoint" in capsys.readouterr().err.splitlines()[-1]
+    assert "below: Not a directory; name a folder that can be written" in capsys.readouterr().err.splitlines()[-1]
     assert (
         records.main(text.Config, text.run, [*(w for w in words if not w.startswith("seed=")), f"seed={10**30}"]) == 2
     )
