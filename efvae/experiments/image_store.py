@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from efvae import devices, records
+from efvae import devices
 from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.data.images import scaled
 from efvae.locks import try_lock
@@ -71,7 +71,6 @@ class Store:
         if self.folder is None:
             yield
             return
-        records.check_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f".{name}-{fingerprint[:8]}.lock"
         lock = try_lock(path)

@@ -266,8 +266,6 @@ class _Run:
         stored = self.store.restore(stage, mark, empty)
         if stored is not None:
             return stored, 0.0
-        if self.results is not None:
-            records.check_folder(self.results)
         with self.store.alone(stage, mark):
             started = time.monotonic()
             stored = self.store.restore(stage, mark, empty)  # by another process while we waited
