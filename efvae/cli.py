@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from efvae import __version__
 from efvae.data.cache import DataError
 from efvae.parameters import UsageError
 from efvae.records import RecordError
@@ -81,6 +82,7 @@ def _take_pairs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="efvae", description="Executable companion of 'VAE Approximation Error'.")
+    parser.add_argument("--version", action="version", version=f"efvae {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="execute a notebook with other parameters")

@@ -108,6 +108,8 @@ def grid(lower: Sequence[float], upper: Sequence[float], points: int) -> Rule:
     Raises:
         ValueError: fewer than 2 points, more than can be enumerated, or corners that enclose no box.
     """
+    if len(lower) != len(upper):
+        raise ValueError(f"grid: lower has {len(lower)} coordinates and upper {len(upper)}: give one number for each")
     if not all(a < b for a, b in zip(lower, upper, strict=True)):
         raise ValueError(f"grid: each lower corner must be below the upper one, got {list(lower)} and {list(upper)}")
     if points < 2:

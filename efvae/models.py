@@ -36,8 +36,18 @@ class Conditional(nn.Module):
         self.family = family
 
     def forward(self, condition: Tensor) -> ExponentialFamily:
-        """The family given the condition, with batch shape ``(*batch)``."""
-        return self.family(self.network(condition))
+        """The family given the condition, with batch shape ``(*batch)``.
+
+        Raises:
+            TypeError: ``family`` makes something else, such as a ``torch.distributions`` law.
+        """
+        made = self.family(self.network(condition))
+        if not isinstance(made, ExponentialFamily):
+            raise TypeError(
+                f"Conditional: family must make an efvae.families.ExponentialFamily, got {type(made).__name__}: "
+                "take one of efvae.families, or write a subclass with its statistic, base measure and log-partition"
+            )
+        return made
 
     if TYPE_CHECKING:  # torch types a module's call as Any
 
@@ -133,13 +143,19 @@ class VAE(nn.Module):
         """The distribution q(z | x), with batch shape ``(*batch)``.
 
         Raises:
-            ValueError: it is over codes of another shape than the prior.
+            ValueError: it is over codes of another shape than the prior, or one is a density and the other counts.
         """
         q, prior = self.encoder(x), self.prior()
         if q.event_shape != prior.event_shape:
             raise ValueError(
                 f"the encoder's codes have shape {tuple(q.event_shape)}, the prior's {tuple(prior.event_shape)}: "
                 "change the output width of the encoder's network, or the prior"
+            )
+        if None not in (q.discrete, prior.discrete) and q.discrete != prior.discrete:
+            kinds = {True: "probabilities", False: "densities"}
+            raise ValueError(
+                f"the encoder's codes have {kinds[bool(q.discrete)]}, the prior's {kinds[bool(prior.discrete)]} "
+                f"({type(q).__name__} and {type(prior).__name__}): take two families over the same codes"
             )
         return q
 

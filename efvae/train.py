@@ -56,8 +56,8 @@ class TrainConfig:
         check_fields(self, least=least, positive=("learning_rate",))
         if self.final_learning_rate is not None and not self.final_learning_rate >= 0:
             raise ValueError(f"final_learning_rate must not be negative; got {self.final_learning_rate}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be in [0, 1); got {self.betas}")
+        if [0 <= beta < 1 for beta in self.betas] != [True, True]:
+            raise ValueError(f"betas must be two numbers in [0, 1); got {self.betas}")
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 … steps − 1."""
@@ -128,6 +128,7 @@ def fit(
         TrainingError: the loss, a parameter or a metric became NaN or infinite; the checkpoint on disk is still the
             last sound one.
         efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
+        ValueError: ``evaluate`` returns a ``step`` or ``loss``.
 
     Paper: sec-4-1
     """
@@ -163,7 +164,7 @@ def fit(
             _refuse_loss(value, done, rate)
             _refuse(not_finite(dict(model.named_parameters())), done, rate)
         if enter:
-            metrics = {"step": float(done), "loss": value.item()} | (evaluate() if evaluate else {})
+            metrics = _entry(done, value, evaluate() if evaluate else {})
             _refuse(not_finite(metrics), done, rate)
             for name, number in metrics.items():
                 curve.setdefault(name, []).append(number)
@@ -172,6 +173,13 @@ def fit(
         if write and checkpoint is not None:
             save_checkpoint(checkpoint, model, optimizer, generator, fingerprint, done, curve)
     return curve
+
+
+def _entry(done: int, value: Tensor, more: dict[str, float]) -> dict[str, float]:
+    metrics = {"step": float(done), "loss": value.item()}
+    if taken := metrics.keys() & more.keys():
+        raise ValueError(f"fit: evaluate returns {', '.join(sorted(taken))}, which the curve has: rename it")
+    return metrics | more
 
 
 def not_finite(values: Mapping[str, Tensor | float]) -> str | None:

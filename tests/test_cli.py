@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from efvae import cli, records, runner, values
+from efvae import __version__, cli, records, runner, values
 from efvae.experiments import rbm
 
 ROOT = Path(__file__).parents[1]
@@ -407,6 +407,11 @@ def test_help_is_fast_and_needs_no_notebook_packages():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
     assert "scoreboard" in done.stdout
+
+
+def test_version(capsys):
+    assert efvae("--version") == 0
+    assert capsys.readouterr().out == f"efvae {__version__}\n"
 
 
 def test_without_papermill_one_line_says_how_to_get_it(notebook, capsys, monkeypatch):

@@ -16,7 +16,7 @@ from efvae.consistency import posterior_gap
 from efvae.descent import maximize, minimize
 from efvae.encoder_fit import best_free_encoder, gap_parts
 from efvae.encoder_gap import code_products, family_gap, train_encoder
-from efvae.estimators import Exact, Reinforce
+from efvae.estimators import Exact, Reinforce, Reparameterized, gauss_hermite_nodes
 from efvae.families import Bernoulli, Categorical, ExponentialFamily, Gaussian, GaussianFixedVariance, all_bits
 from efvae.gaussian.conditionals import gelman_meng, normal_conditionals
 from efvae.gaussian.curves import gap_of_curve
@@ -251,6 +251,55 @@ def test_a_base_measure_that_is_not_one_must_give_its_mean() -> None:
         q.entropy()
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_density_is_not_compared_with_a_probability(swapped) -> None:
+    """Both are over vectors of two numbers; the "ELBO" of a density on bits could exceed the likelihood."""
+    bits = (Prior(torch.zeros(2, dtype=F64), Bernoulli), Bernoulli, 2)
+    reals = (Prior(torch.tensor([0.0, 0.0, -0.5, -0.5], dtype=F64), Gaussian), Gaussian.from_mean_log_variance, 4)
+    (prior, *_), (_, encoder, outputs) = (reals, bits) if swapped else (bits, reals)
+    model = VAE(
+        prior,
+        Conditional(nn.Linear(2, 3, dtype=F64), Bernoulli),
+        Conditional(nn.Linear(3, outputs, dtype=F64), encoder),
+    )
+    with pytest.raises(ValueError, match=r"the encoder's codes have .*, the prior's .*take two families"):
+        model.encode(torch.zeros(4, 3, dtype=F64))
+
+
+def test_a_conditional_of_another_library_is_refused() -> None:
+    conditional = Conditional(nn.Linear(2, 3), lambda logits: torch.distributions.Bernoulli(logits=logits))
+    with pytest.raises(TypeError, match=r"must make an efvae\.families\.ExponentialFamily, got Bernoulli"):
+        conditional(torch.zeros(4, 2))
+
+
+def test_a_family_of_ones_own_is_reparameterized() -> None:
+    class Exponential(ExponentialFamily):
+        discrete, event_shape = False, torch.Size([1])
+
+        def sufficient_statistic(self, x: Tensor) -> Tensor:
+            return -x
+
+        def log_base_measure(self, x: Tensor) -> Tensor:
+            return torch.zeros_like(x[..., 0])
+
+        def log_partition(self) -> Tensor:
+            return -self.eta.log().sum(-1)
+
+        def rsample(self, sample_shape=(), generator=None) -> Tensor:
+            return -torch.rand(*sample_shape, *self.eta.shape, dtype=F64, generator=generator).log() / self.eta
+
+        sample = rsample
+
+        def with_eta(self, eta: Tensor) -> Exponential:
+            return Exponential(eta)
+
+    eta = torch.tensor([2.0], dtype=F64, requires_grad=True)
+    mean = Reparameterized(20_000).expectation(Exponential(eta), lambda x: x[..., 0], source())
+    mean.backward()
+    assert mean.item() == pytest.approx(1 / 2, rel=0.03)
+    assert eta.grad.item() == pytest.approx(-1 / 4, rel=0.03)
+
+
 # --- rules that miss -----------------------------------------------------------------------------------------------
 
 
@@ -275,6 +324,21 @@ def test_a_rule_that_misses_a_thousandth_of_the_encoder_is_refused() -> None:
     assert exact.posterior_kl(vae, x, exact.grid([-9.0], [9.0], 4001)).item() == pytest.approx(true, abs=1e-6)
     with pytest.raises(ValueError, match="not 1"):
         exact.posterior_kl(vae, x, exact.grid([-3.1], [9.0], 4001))
+
+
+def test_a_rule_whose_weights_overflow_is_refused() -> None:
+    like = torch.zeros(1, dtype=F64)
+    assert gauss_hermite_nodes(370, 1, like)[1].isfinite().all()
+    for nodes in (0, 371):
+        with pytest.raises(ValueError, match=f"takes 1 to 370 nodes in each coordinate, got {nodes}"):
+            Exact(nodes).expectation(Gaussian(torch.tensor([0.0, -0.5], dtype=F64)), lambda z: z[..., 0])
+    with pytest.raises(ValueError, match="lower has 1 coordinates and upper 2"):
+        exact.grid([0.0], [1.0, 1.0], 5)
+
+
+def test_a_number_of_states_of_many_digits_is_told_in_few() -> None:
+    with pytest.raises(ValueError, match=r"has about 10\^903 states"):
+        Bernoulli(torch.zeros(3000)).support()
 
 
 def test_the_gap_of_a_curve_needs_points_as_fine_as_its_posterior() -> None:

@@ -135,7 +135,7 @@ def test_a_state_of_probability_zero_may_have_minus_infinity() -> None:
 
 
 def test_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match=r"needs a Gaussian, got Bernoulli.*use Exact"):
+    with pytest.raises(ValueError, match=r"needs a family with rsample, as Gaussian is, got Bernoulli.*use Exact"):
         Reparameterized().expectation(Bernoulli(torch.zeros(2)), lambda z: z[..., 0])
     with pytest.raises(ValueError, match="enumeration stops"):
         Exact().expectation(Gaussian(-torch.ones(20)), lambda z: z[..., 0])

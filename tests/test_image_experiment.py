@@ -544,6 +544,7 @@ def refused(words, capsys, code=2) -> str:
     [
         ("sigma=0", "sigma must be a positive number; got 0.0"),
         ("sigma=-1", "sigma must be a positive number"),
+        ("sigma=1e-25", "sigma must be in [0.0001, 10], for images in [-1, 1]; got 1e-25"),
         ("size=48", "size must be one of 16, 32, 64; got 48"),
         ("data=imagenet", "data must be one of synthetic, photographs, celeba, folder"),
         ("width=0", "width must be a whole number of at least 1"),

@@ -311,6 +311,18 @@ def test_command_says_which_package_is_missing(capsys, monkeypatch):
             records.main(Config, lambda config, wrong=wrong, **options: importlib.import_module(wrong), [])
 
 
+def test_command_says_that_memory_ran_out(capsys):
+    def run(config, **options):
+        torch.empty(2**60)
+
+    assert records.main(Config, run, []) == 1
+    out, told = capsys.readouterr()
+    assert not out
+    assert told.startswith("error: out of memory: ")
+    assert told.endswith(": take a smaller width, size or batch\n")
+    assert told.count("\n") == 1
+
+
 def test_a_missing_package_is_looked_for_in_the_extra_that_brings_it():
     extras = tomllib.loads((records.project_root() / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     called = {"PIL": "pillow", "pytorch_fid": "pytorch-fid", "sklearn": "scikit-learn", "yaml": "pyyaml"}

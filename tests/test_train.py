@@ -226,3 +226,21 @@ def test_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
 def test_config_out_of_range_is_refused(field) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(field))} must"):
         TrainConfig(**({"steps": 5} | field))
+
+
+@pytest.mark.parametrize("betas", [(0.9,), (0.9, 0.99, 0.999), (0.9, 1.0)])
+def test_betas_are_two_numbers(betas) -> None:
+    with pytest.raises(ValueError, match="betas must be two numbers"):
+        TrainConfig(steps=1, betas=betas)
+
+
+def test_a_metric_does_not_take_the_place_of_the_loss() -> None:
+    vae = binary_vae(0)
+    with pytest.raises(ValueError, match="evaluate returns loss, which the curve has"):
+        fit(
+            vae,
+            lambda x, generator: -elbo(vae, x, Exact()),
+            batch,
+            TrainConfig(steps=1),
+            evaluate=lambda: {"loss": 0.0},
+        )

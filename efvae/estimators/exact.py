@@ -14,7 +14,10 @@ from torch import Tensor
 from efvae.families import ExponentialFamily, Gaussian, GaussianFixedVariance
 from efvae.families.base import check_state_count
 
-__all__ = ["Exact", "gauss_hermite_nodes"]
+__all__ = ["MAX_NODES", "Exact", "gauss_hermite_nodes"]
+
+#: Most nodes of a Gauss–Hermite rule for one coordinate; beyond it NumPy's weights overflow.
+MAX_NODES = 370
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Exact:
         """See :meth:`Estimator.expectation <efvae.estimators.base.Estimator.expectation>`; draws nothing.
 
         Raises:
-            ValueError: q has neither a finite support nor few enough Gaussian coordinates.
+            ValueError: q has neither a finite support nor few enough Gaussian coordinates; or more nodes than
+                :data:`MAX_NODES`.
         """
         if isinstance(q, (Gaussian, GaussianFixedVariance)):
             n = q.event_shape[0]
@@ -72,7 +76,12 @@ def gauss_hermite_nodes(nodes: int, dim: int, like: Tensor) -> tuple[Tensor, Ten
 
     Returns:
         Nodes of shape ``(nodes**dim, dim)`` and logarithms of their weights, which sum to one.
+
+    Raises:
+        ValueError: no nodes, or more than :data:`MAX_NODES`.
     """
+    if not 1 <= nodes <= MAX_NODES:
+        raise ValueError(f"Gauss–Hermite quadrature takes 1 to {MAX_NODES} nodes in each coordinate, got {nodes}")
     x, w = np.polynomial.hermite_e.hermegauss(nodes)
     node = torch.as_tensor(x, dtype=like.dtype, device=like.device)
     log_w = torch.as_tensor(np.log(w) - 0.5 * math.log(2 * math.pi), dtype=like.dtype, device=like.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from efvae.estimators.base import check_samples
-from efvae.families import ExponentialFamily, Gaussian, GaussianFixedVariance
+from efvae.families import ExponentialFamily
 
 __all__ = ["Reparameterized"]
 
@@ -22,6 +22,9 @@ class Reparameterized:
     ::
 
         (1/S) Σ_s f(μ + σ ε_s),   ε_s ~ N(0, I)
+
+    So for Gaussians; another family takes part by a method ``rsample(sample_shape, generator)`` whose draws have the
+    gradient with respect to its η.
 
     Args:
         samples: number S of draws for each batch element.
@@ -47,10 +50,12 @@ class Reparameterized:
         """See :meth:`Estimator.expectation <efvae.estimators.base.Estimator.expectation>`; draws ``samples`` values.
 
         Raises:
-            ValueError: q is not a Gaussian, so it has no such path.
+            ValueError: q has no such draws.
         """
-        if not isinstance(q, (Gaussian, GaussianFixedVariance)):
+        draw = getattr(q, "rsample", None)
+        if draw is None:
             raise ValueError(
-                f"Reparameterized needs a Gaussian, got {q!r}: use Exact for a finite support, else Reinforce"
+                f"Reparameterized needs a family with rsample, as Gaussian is, got {q!r}: use Exact for a finite "
+                "support, else Reinforce"
             )
-        return f(q.rsample((self.samples,), generator)).mean(0)
+        return f(draw((self.samples,), generator)).mean(0)

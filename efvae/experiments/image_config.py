@@ -101,6 +101,8 @@ class Config:
                  "gan_steps": 1, "encoder_steps": 1, "joint_steps": 1, "eval_images": 16, "eval_elbo": 16}  # fmt: skip
         positive = ("sigma", "gan_rate", "encoder_rate", "joint_rate")
         check_fields(self, choices=choices, least=least, positive=positive)
+        if not 1e-4 <= self.sigma <= 10:
+            raise ValueError(f"sigma must be in [0.0001, 10], for images in [-1, 1]; got {self.sigma}")
         # stage gan does not use eval_elbo: there it may be the default with any latent, see needed
         if self.stage != "gan" and self.eval_elbo < 2 * self.latent:
             raise ValueError(

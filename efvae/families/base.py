@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +35,9 @@ class ExponentialFamily(ABC):
 
     Paper: asm-1, eq-4a, eq-4b
     """
+
+    #: Whether p(x) is a probability, not a density: the ratio of one to the other has no meaning. None: not said.
+    discrete: ClassVar[bool | None] = None
 
     def __init__(self, eta: Tensor) -> None:
         if not eta.is_floating_point() or eta.ndim < 1:
@@ -210,4 +215,5 @@ def check_state_count(count: int, what: str) -> None:
         ValueError: ``count`` exceeds :data:`~efvae.families.base.MAX_STATES`.
     """
     if count > MAX_STATES:
-        raise ValueError(f"{what} has {count} states, enumeration stops at {MAX_STATES}: use fewer bits or samples")
+        many = str(count) if count < 10**9 else f"about 10^{int(math.log10(count))}"
+        raise ValueError(f"{what} has {many} states, enumeration stops at {MAX_STATES}: use fewer bits or samples")

@@ -44,6 +44,8 @@ class Bernoulli(ExponentialFamily):
     Paper: eq-4a, eq-12, eq-14
     """
 
+    discrete = True
+
     @property
     def event_shape(self) -> torch.Size:
         return self.eta.shape[-1:]

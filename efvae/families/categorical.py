@@ -34,6 +34,8 @@ class Categorical(ExponentialFamily):
     Paper: sec-4-1, fig-2
     """
 
+    discrete = True
+
     def __init__(self, eta: Tensor, states: Tensor | None = None) -> None:
         super().__init__(eta)
         k = eta.shape[-1]

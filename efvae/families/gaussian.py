@@ -42,6 +42,8 @@ class Gaussian(ExponentialFamily):
     Paper: eq-10, sec-3-1
     """
 
+    discrete = False
+
     def __init__(self, eta: Tensor) -> None:
         super().__init__(eta)
         if eta.shape[-1] % 2:
@@ -149,6 +151,8 @@ class GaussianFixedVariance(ExponentialFamily):
 
     Paper: sec-3-1, sec-4-1
     """
+
+    discrete = False
 
     def __init__(self, eta: Tensor, variance: float | Tensor) -> None:
         super().__init__(eta)

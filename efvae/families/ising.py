@@ -34,6 +34,8 @@ class BipartiteIsing(ExponentialFamily):
     Paper: case-mrf, eq-11, eq-4b
     """
 
+    discrete = True
+
     def __init__(self, eta: Tensor, sizes: tuple[int, int]) -> None:
         super().__init__(eta)
         m1, m2 = self.sizes = sizes

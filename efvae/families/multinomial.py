@@ -33,6 +33,8 @@ class Multinomial(ExponentialFamily):
     Paper: eq-13, sec-3-1
     """
 
+    discrete = True
+
     def __init__(self, eta: Tensor, total: int | Tensor) -> None:
         super().__init__(eta)
         self.total = torch.as_tensor(total, dtype=eta.dtype, device=eta.device)

@@ -34,6 +34,8 @@ class Tabular(ExponentialFamily):
     Paper: asm-1, eq-4a, eq-4b
     """
 
+    discrete = True
+
     def __init__(self, eta: Tensor, states: Tensor, statistic: Tensor, log_base: Tensor | None = None) -> None:
         super().__init__(eta)
         self.states, self.statistic = states, statistic

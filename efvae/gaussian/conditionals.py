@@ -74,6 +74,8 @@ class TiedPrior(ExponentialFamily):
     Paper: eq-5, eq-7
     """
 
+    discrete = False
+
     def __init__(self, eta: Tensor, harmonium: ContinuousHarmonium) -> None:
         super().__init__(eta)
         self.harmonium = harmonium

@@ -18,7 +18,10 @@ from efvae.records.origin import results_root
 from efvae.records.record import Record
 from efvae.values import TYPES, nearest, parse, shown
 
-__all__ = ["config_kinds", "hush", "in_one_line", "lacking", "main", "read_value"]
+__all__ = ["config_kinds", "hush", "in_one_line", "lacking", "main", "out_of_memory", "read_value"]
+
+#: How a failed allocation is told where it is no error of its own type.
+ALLOCATION = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 _USAGE = """usage: python -m {module} [key=value ...] [--results DIR] [--refresh]{options}
 
@@ -37,9 +40,9 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
         argv: the words, by default those of the command line.
 
     Returns:
-        The exit code: 0; 1 after a run that could not go on, such as one whose loss became NaN; 2 after bad input, a
-        checkpoint that cannot be used or written included, or a package that is not installed; 130 after Ctrl-C. Each
-        is reported in one line. 141, as of a program that SIGPIPE ended, if nobody reads the output.
+        The exit code: 0; 1 after a run that could not go on, for want of memory or since its loss became NaN; 2 after
+        bad input, a checkpoint that cannot be used or written included, or a package that is not installed; 130 after
+        Ctrl-C. Each is reported in one line. 141, as of a program that SIGPIPE ended, if nobody reads the output.
 
     Own: own-records
     """
@@ -91,6 +94,19 @@ def lacking(error: ImportError) -> str | None:
     return f"this needs {package}, which is not installed: pip install 'efvae[{extra}]'" if extra else None
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the host or on an accelerator.
+
+    Args:
+        error: what was raised.
+
+    Own: own-records
+    """
+    torch = sys.modules.get("torch")  # what did not import it did not run out of its memory
+    known = isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    return known or any(text in str(error) for text in ALLOCATION)
+
+
 def hush() -> None:
     """Send further output nowhere: nobody reads it, and Python would complain of that when it ends.
 
@@ -114,13 +130,17 @@ def _main(config_type: type, run: Callable[..., Record], words: list[str]) -> in
     except (ValueError, OSError) as error:  # RecordError is a ValueError; what cannot be read or written an OSError
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
+            first = (str(error) or "an allocation failed").splitlines()[0]
+            print(f"error: out of memory: {first}: take a smaller width, size or batch", file=sys.stderr)
+            return 1
         if not type(error).__module__.startswith("efvae."):
             raise  # not one of ours, such as TrainingError: the traceback is wanted
         print(f"error: {error}", file=sys.stderr)
         return 2 if type(error).__module__ == "efvae.checkpoint" else 1  # by name: importing it would take torch
     print(f"{record.stem}/{record.cell}.json")
-    for name, value in record.metrics.items():
+    for name, value in sorted(record.metrics.items()):  # as they are in the file, the next time
         print(f"  {name} = {value}")
     return 0
 

@@ -26,12 +26,9 @@ from typing import Any
 
 from efvae.parameters import one_line
 from efvae.records import Record, config_dict, config_hash, read, same
-from efvae.records.command import lacking
+from efvae.records.command import lacking, out_of_memory
 
 __all__ = ["main"]
-
-#: How a failed allocation is told where it is no error of its own type.
-ALLOCATION = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 #: Modules that compute nothing of a result.
 BESIDE = ("efvae.sweep", "efvae.records", "efvae.parameters", "efvae.values", "efvae.plots", "efvae.checkpoint")
@@ -152,11 +149,6 @@ def _code(path: Path) -> str:
     return ast.dump(tree)
 
 
-def _is_memory(error: BaseException) -> bool:
-    known = isinstance(error, MemoryError) or _is_from(error, "torch", "OutOfMemoryError")
-    return known or any(text in str(error) for text in ALLOCATION)
-
-
 def _is_from(error: BaseException, module: str, name: str) -> bool:
     """Whether it is of a class of a module that only training loads."""
     loaded = sys.modules.get(module)
@@ -166,7 +158,7 @@ def _is_from(error: BaseException, module: str, name: str) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, ImportError) and (lack := lacking(error)):
         return lack
-    if _is_memory(error):
+    if out_of_memory(error):
         return f"out of memory: {one_line(error)}"
     told = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("efvae.")
     return one_line(error) if told else f"{type(error).__name__}: {one_line(error)}"
