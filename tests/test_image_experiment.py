@@ -365,7 +365,8 @@ def test_distances_with_and_without_noise_are_those_in_closed_form():
     found["quick"] = comparison.quick(vae, n)
     root = math.sqrt(2)
     for name, ours, theirs in (("frechet", 0.1 * root, 0.05 * root), ("quick", 0.1 * root, 0.05 * root),
-                               ("frechet_without_noise", 0.1, 0.05)):  # fmt: skip
+                               ("frechet_without_noise", 0.1, 0.05),
+                               ("frechet_of_noise", math.hypot(0.05, 0.1), 0.05 * root)):  # fmt: skip
         error = 2 * math.sqrt(3) * (ours - theirs) * math.hypot(ours, theirs) / math.sqrt(2 * n)
         assert abs(found[name] - 3 * (ours - theirs) ** 2) < 4 * error, name
     # the reference is one, so the spread is that of our samples alone
@@ -381,7 +382,7 @@ def test_no_two_samples_that_are_compared_are_the_same(monkeypatch):
     vae = ImageVAE(truth.decoder, nn.Identity(), 3, 0.05)
     comparison.measure(vae)
     comparison.quick(vae, 512)
-    assert len(told) == len(set(told)) == measures.RESAMPLES + 2
+    assert len(told) == len(set(told)) == measures.RESAMPLES + 3
     assert min(told) > 1e-8
     assert max(told) < 1e-3
 

@@ -183,20 +183,24 @@ class Comparison:
         return distance(moments(self.samples(vae, 13, n), self.features), self.reference)
 
     def measure(self, vae: ImageVAE) -> dict[str, float]:
-        """Mean and spread over resamples, and the distance without pixel noise.
+        """Mean and spread over resamples; the distance without pixel noise, and the one that the noise alone makes.
 
-        Of a VAE with the truth's decoder this compares two samples of p*: the zero of the scale.
+        The last is that of the truth's own decoder with the σ_d of the VAE. Of a VAE with the truth's decoder and noise
+        all compare two samples of p*: the zero of the scale.
 
         Paper: tab-1
         """
         ours = [distance(moments(self.samples(vae, 20 + k, self.n), self.features), self.reference)
                 for k in range(RESAMPLES)]  # fmt: skip
         bare = distance(moments(self.samples(vae, 60, self.n, noise=False), self.features), self.clean)
+        noisy = Truth(self.truth.decoder, self.truth.latent, vae.sigma)
         return {
             "frechet": statistics.fmean(ours),
             "frechet_spread": statistics.stdev(ours),
             "frechet_without_noise": bare,
-        }
+            "frechet_of_noise": distance(moments(noisy.batches(self.n, _source(70), _BATCH), self.features),
+                                         self.reference),
+        }  # fmt: skip
 
 
 def flat(values: list[float], start: int = 0) -> tuple[bool, float]:

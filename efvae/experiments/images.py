@@ -96,6 +96,7 @@ def solve(
         D, D_spread               Fréchet distance to samples of p*, mean and standard deviation over resamples;
                                   of stage encoder, whose decoder is the truth's, it is the zero of the scale
         D_without_noise           of the decoder's means to the truth's
+        D_of_noise                of the truth's own decoder with the σ_d of the VAE: what the noise alone makes
         sigma                     σ_d
         active_latents            latent dimensions whose posterior mean varies
         affine_share_prior        share of the decoder's variance that an affine function of z explains, z ~ prior
