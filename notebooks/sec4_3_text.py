@@ -172,8 +172,7 @@ if all("gap_test" in cell.record.metrics for cell in trained):
     plt.show()
 
 # %% [markdown]
-# The same in numbers, in both conventions. These come from a training with random codes: on another processor the decimals differ, the asserted order does
-# not.
+# The same in numbers, in both conventions. These come from a training with random codes: on another processor the decimals differ. The order is asserted.
 
 # %% tags=["nbval-ignore-output"]
 if law is not None:
@@ -200,6 +199,10 @@ if checked:
         m = cell.record.metrics
         lost = truth - (m["log_likelihood_test"] - m["base_measure_floor_test"])
         assert lost > m["gap_test"] > m["gap_amortization_test"] > 4 * m["gap_family_test"]
+    for depth in {depth for depth, _ in by}:
+        of_encoders = [by[depth, encoder] for encoder in ("e1", "e2", "e3") if (depth, encoder) in by]
+        for name, sign in (("log_likelihood_test", -1), ("gap_test", 1)):  # both losses grow from e1 to e3
+            assert sign * of_encoders[0][name] < sign * of_encoders[-1][name]
     print("in each cell more likelihood is lost than gap left, and nearly all of")
     print("the gap is amortization")
 if law is not None:
@@ -223,13 +226,15 @@ if checked:
     for cell in text.solve(again, progress=lambda line: None) if again else []:
         m, encoder = cell.record.metrics, cell.record.config["encoder"]
         before = by[0, encoder]
+        losses = {}
         for name, found in (("as above", before), ("again", m)):
-            lost = truth - (found["log_likelihood_test"] - found["base_measure_floor_test"])
+            losses[name] = lost = truth - (found["log_likelihood_test"] - found["base_measure_floor_test"])
             print(
                 f"{encoder} {name:11} {found['nelbo_test']:6.2f} {found['kl_test']:5.2f} {found['gap_test']:5.2f}  {lost:6.2f}"
             )
         assert m["nelbo_test"] + 2 < before["nelbo_test"]
         assert m["gap_test"] < before["gap_test"]
+        assert encoder == "e1" or losses["again"] < 0.5 * losses["as above"]
 
 # %% [markdown]
 # Where the decoder begins, seen from its columns: after a few epochs, how alike the changes of the columns of the bits are (mean correlation of two, words weighted by their frequency), in what share of the training documents each bit is
@@ -322,23 +327,30 @@ for split in text_table.SPLITS:
 assert all(3 <= paper["test", (m, 0, "e3")] - paper["test", (m, 0, "e2")] <= 4 for m in (16, 32, 64))
 
 # %% [markdown]
-# Where the misses are: every one is a training value above the printed one, with two hidden layers in the decoder or with $e_2$, and all of $e_1$ and $e_2$ with two hidden layers in the decoder and 16 bits or more are among them. Beyond 8 bits the NELBO is still falling when the training ends: the last column is its median over the last 150 epochs less that over the 150 before.
+# Where the misses are: every one is a training value above the printed one, with two hidden layers in the decoder or with $e_2$, and all of $e_1$ and $e_2$ with two hidden layers in the decoder and 16 bits or more are among them. Beyond 8 bits the NELBO is still falling when the training ends: *fall* is its median over the last 150 epochs less that over the 150 before, *epochs* how many more it would take at that pace to the printed number.
 
 # %%
 misses = [row for row in rows if row.verdict == "miss"]
 assert sum(row.verdict == "within 1 %" for row in rows if row.split == "test") >= 33  # and no miss, see below
-print("split  bits  layers  encoder  paper   ours  last 150 epochs less those before")
+print("split  bits  layers  encoder  paper   ours   fall  epochs")
+more_epochs = []
 for row in misses:
     curve = stored[row.cell][0].curve[f"nelbo_{row.split}"]
     tenth = len(curve) // 10
     late = statistics.median(curve[-tenth:]) - statistics.median(curve[-2 * tenth : -tenth])
     m, depth, encoder = row.cell
-    print(f"{row.split}  {m:4}  {depth:6}  {encoder:>7}  {row.paper:5.0f}  {row.ours:5.1f}  {late:+10.1f}")
+    more_epochs.append(150 * row.difference / -late if late < 0 else math.inf)
+    told = f"{row.split}  {m:4}  {depth:6}  {encoder:>7}  {row.paper:5.0f}  {row.ours:5.1f}  {late:+5.1f}"
+    print(f"{told}  {more_epochs[-1]:6.0f}")
     assert row.split == "train"
     assert row.difference > 0
     assert depth == 2 or encoder == "e2"
     assert m == 8 or late < -1
 assert {(m, 2, e) for m in (16, 32, 64) for e in ("e1", "e2")} <= {row.cell for row in misses}
+assert [sum(needed < most for needed in more_epochs) for most in (400, 1500)] == [2, 6]
+above = [row for row in rows if row.split == "train" and row.difference > 0]
+assert len(above) == 31
+assert sum(row.cell[2] == "e3" for row in above) == 12
 
 # %% [markdown]
 # All records of seed 0 come from one GPU, in three commands, each of which trains the 12 cells with one depth of the decoder together. Seconds of the training, with the evaluation of all test documents after each epoch.
@@ -398,6 +410,7 @@ for (m, depth, encoder), found in stored.items():
     means = [statistics.fmean(text_table.values(found, metric)) for metric in selection]
     shown = "{:9.1f} {:6.1f} {:6.1f} {:6.1f} {:6.0f} {:5.1f}".format(*means)
     print(f"{m:4} {depth:6} {encoder:>7}  {shown}  {len(found):5}")
+    assert means[2] - means[0] < 2.2  # what the selection by the test set itself is worth
 
 # %% mystnb={"figure": {"name": "own-text-stored-curves", "caption": "Stored runs, seed 0: NELBO relative to the saturated multinomial over the epochs, training documents (dashed) and test documents (solid). The grey line marks the change from one to ten pairs of codes; the first epochs lie above the range."}, "image": {"alt": "Six panels: 8, 16 and 64 bits from top to bottom, a linear decoder on the left and one with two hidden layers on the right. On the left test curves flatten out and, for more bits, rise again slowly. On the right those of e1 and e2 rise steeply after the first hundred epochs while training curves go on falling; both curves of e3 stay together."}}
 figure = plots.learning_curves(
@@ -457,6 +470,14 @@ for name, pairs in compared.items():
     print(name)
     print(f"  paper   {by_paper}")
     print(f"  ours    {by_us}")
+by_claim = {key: compared[claim.name] for key, claim in text_claims.CLAIMS.items()}
+against = {key: [c for c in pairs if c.ours >= 0] for key, pairs in by_claim.items()}
+assert [len(against[key]) for key in ("e1-e2", "e2-e3", "linear", "overfit")] == [0, 4, 0, 0]
+assert all(c.of == "test" and c.first[1] for c in against["e2-e3"])  # behind hidden layers
+assert sum(c.ours > -1 for c in by_claim["linear"]) == 3
+crossed = {cell: statistics.fmean(text_table.values(some, "nelbo_test_cross")) for cell, some in stored.items()}
+by_cross = [c.second for c in by_claim["linear"] if crossed[c.first] >= crossed[c.second]]
+assert by_cross == [(32, 1, "e3")]
 
 # %%
 for name, pairs in compared.items():
@@ -488,7 +509,10 @@ for m, encoder in itertools.product(text_table.BITS, text.ENCODERS):
             assert min(rise, gain) > 10
         if depth and encoder == "e3":
             assert found["epoch_test"] > 1400
-            assert rise < 2
+            for split in ("train", "test"):  # still falling, in both
+                curve = record.curve[f"nelbo_{split}"]
+                tenth = len(curve) // 10
+                assert statistics.median(curve[-tenth:]) < statistics.median(curve[-2 * tenth : -tenth]) - 1
 change = {
     encoder: [
         stored[m, depth, encoder][0].curve["kl_test"][-1] - stored[m, 0, encoder][0].curve["kl_test"][-1]
@@ -502,13 +526,15 @@ for encoder, values in change.items():
     print(
         f"  {encoder}: {min(values):+.1f} to {max(values):+.1f}, smaller in {sum(v < 0 for v in values)} of {len(values)}"
     )
-    assert min(values) > -1.3
+    short = values[: 2 * text_table.BITS.index(64)]  # with fewer than 64 bits
+    assert max(map(abs, short)) < (1.3 if encoder == "e3" else 0.3)
+    assert (sum(v < 0 for v in values) == 6) or encoder != "e3"
 
 # %% [markdown]
 # ## What the table does not show
 #
 # Of the stored runs, test documents: the gap between likelihood and ELBO with its two parts, by enumeration for 8 and 16 bits; for longer codes (~) estimated on 200 documents by annealed
-# importance sampling, with the standard error of their mean, the family part by posteriors that are fitted to each document. The errors are from one to five nats, and with heavy tails too small. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
+# importance sampling, with the standard error of their mean, the family part by posteriors that are fitted to each document. The errors are from half a nat to five, and with heavy tails too small. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
 #
 # Two distances from a consistent model, both the root mean square of what the best affine function of the code leaves of $\log p(x \mid z)$, in nats. *affine* {eq}`own-text-affine` is over the codes that the encoder uses for any document; most of
 # them are next to impossible for the one at hand, and there the two may differ by tens of nats at no cost to the gap. *own* is over the codes of the document's own posterior: to second order half of its square is the family part; how many times that the family part
@@ -607,8 +633,9 @@ for (prior, m, _, _), found in sorted(direct.items()):
                 for some, name in ((found, f"nelbo_uniform_{split}"), (trained_cell, f"nelbo_{split}"))
             )
             print(f"{m} bits, {split:5} NELBO of the RBM as a VAE {of_rbm:.1f}, of the trained cell {of_cell:.1f}")
-            assert of_rbm + 3 < of_cell  # so the cell is not at the optimum of its own objective
-            assert of_rbm + 3 < paper[split, (m, 0, "e1")]
+            least = 8 if m == 8 else 3
+            assert of_rbm + least < of_cell  # so the cell is not at the optimum of its own objective
+            assert of_rbm + least < paper[split, (m, 0, "e1")]
 
 # %% [markdown]
 # ### Where the decoder begins
@@ -650,6 +677,16 @@ def begun_rows(m: int) -> None:
 
 begun = exact_runs(8)
 begun_rows(8)
+print("cells with a linear decoder, seed 0, test: idle bits, and the KL beyond what the bits")
+print("tell, in units of log 2: so many of them are stuck, the others are coins")
+for m, encoder in itertools.product(text_table.BITS, text.ENCODERS):
+    found_there = stored[m, 0, encoder][0].metrics
+    stuck = (found_there["kl_test"] - found_there["bit_information_test"]) / math.log(2)
+    print(f"  {m:2} bits, {encoder}: idle {found_there['idle_bits_test']:2.0f}, stuck {stuck:4.1f}")
+    if m == 8:
+        assert abs(stuck - found_there["idle_bits_test"]) < 0.5
+    if (m, encoder) == (64, "e3"):
+        assert stuck < 0.5 < 30 < found_there["idle_bits_test"]
 print("the same in 1000 epochs with one pair, begun at the frequencies; below each row,")
 print("how much lower than the cell above after as many epochs, and than the printed number:")
 lower: dict[str, list[float]] = {}
@@ -674,7 +711,7 @@ assert max(map(abs, lower["e3"])) < 3  # where the printed protocol ends, too
 
 # %% [markdown]
 # The same at one rate for each encoder, the best of these for the decoder that begins at the frequencies, over three seeds. *lost*, *gap*: on test documents, of the model that is best there, log-likelihood lost against the best direct fit under uniform bits, and the gap.
-# *both*: what the lowest training NELBO lacks to the best fit of the training documents, the sum of the two; the approximation error {eq}`eq-2` is about the law that is trained on, and on test the direct fit has overfitted, too.
+# *both*: what the exact ELBO of that model lacks on training documents to the best fit of these, the sum of the two; the approximation error {eq}`eq-2` is about the law that is trained on, and on test the direct fit has overfitted, too.
 
 # %% tags=["hide-input"]
 best_fit = {
@@ -704,6 +741,7 @@ for encoder in text.ENCODERS:  # the rates were chosen by the training NELBO of 
         for rate, found in begun["frequencies", encoder].items()
     }
     assert seeded["frequencies", encoder][0] == min(of_seed_0, key=of_seed_0.__getitem__)
+exactly = {of: -statistics.fmean(text_table.values(found, "elbo_train")) for of, (_, found) in seeded.items()}
 print("first bias   encoder   rate         train         test    KL  told  lost   gap  both")
 for (start, encoder), (rate, found) in seeded.items():
     spreads = [text_table.mean_and_spread(text_table.values(found, f"nelbo_{split}")) for split in ("train", "test")]
@@ -712,12 +750,12 @@ for (start, encoder), (rate, found) in seeded.items():
         for name in ("kl_test", "bit_information_train", "log_likelihood_test", "gap_test")
     )
     told = "  ".join(f"{mean:6.1f} ± {spread:3.1f}" for mean, spread in spreads)
-    lost_here, both = -likelihood - best_fit["test"], spreads[0][0] - best_fit["train"]
+    lost_here, both = -likelihood - best_fit["test"], exactly[start, encoder] - best_fit["train"]
     row = f"{start:12} {encoder:>6}  {rate:5g}  {told}  {kl:4.2f}  {informed:4.2f}"
     print(f"{row}  {lost_here:4.1f}  {gap:4.1f}  {both:4.1f}")
     if start == "frequencies" and encoder != "e2":
         assert lost_here < 2
-        assert both < (3 if encoder == "e1" else 10)
+        assert both < (4.5 if encoder == "e1" else 8.5)
     assert idle_free(found) if start == "frequencies" else not idle_free(found)
 best = {encoder: seeded["frequencies", encoder][1] for encoder in text.ENCODERS if ("frequencies", encoder) in seeded}
 for other in ("e2", "e3"):
@@ -726,6 +764,9 @@ for other in ("e2", "e3"):
         differences = [a.metrics[f"nelbo_{split}"] - b.metrics[f"nelbo_{split}"] for a, b in pairs]
         assert max(differences) < 0 or split == "test"  # in training e1 is the lowest with each seed
         print(f"e1 − {other}, {split:5}  {{:+.1f}} ± {{:.1f}}".format(*text_table.mean_and_spread(differences)))
+for start in text.FIRST_BIASES:  # the difference closes with the rate, from either start
+    print(f"e1 − e3, exact ELBO in training, first bias {start}: {exactly[start, 'e1'] - exactly[start, 'e3']:+.1f}")
+    assert -5 < exactly[start, "e1"] - exactly[start, "e3"] < 0
 for split in ("train", "test"):
     values = [statistics.fmean(text_table.values(best[encoder], f"nelbo_{split}")) for encoder in ("e2", "e3")]
     print(
