@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import math
 import shutil
+import statistics
 import sys
 import threading
 import time
@@ -871,12 +872,16 @@ def test_what_the_records_at_the_papers_size_say_of_a_full_covariance():
     """At 64 x 64 in float32, three seeds: no closer to the truth in as many steps than with independent coordinates."""
     found = records.load(images.STEM, data="photographs", size=64, width=16, truth_seed=0, precision="float32")
     rows = {(r.config["stage"], r.config["encoder"], r.config["seed"]): r.metrics for r in found}
-    for stage, share in (("joint_fixed", 0.61), ("joint_learned", 0.70)):
+    for stage, share, less in (("joint_fixed", 0.61, 1000), ("joint_learned", 0.70, 200)):
+        distances = {}
+        for encoder in ("diagonal", "full"):
+            distances[encoder] = [rows[stage, encoder, seed]["frechet_classifier"] for seed in (0, 1, 2)]
+        apart = statistics.mean(distances["full"]) - statistics.mean(distances["diagonal"])
+        assert abs(apart) < max(map(statistics.stdev, distances.values()))
         for seed in (0, 1, 2):
-            diagonal, full = rows[stage, "diagonal", 0], rows[stage, "full", seed]
-            assert full["frechet_classifier"] > diagonal["frechet_classifier"]
+            diagonal, full = rows[stage, "diagonal", seed], rows[stage, "full", seed]
             assert full["kl"] / diagonal["kl"] == pytest.approx(share, abs=0.02)
-            assert full["elbo"] < diagonal["elbo"] - 200
+            assert full["elbo"] < diagonal["elbo"] - less
             assert full["frechet_classifier_of_noise"] < 0.05 * full["frechet_classifier"]
 
 
