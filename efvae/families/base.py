@@ -36,7 +36,7 @@ class ExponentialFamily(ABC):
     Paper: asm-1, eq-4a, eq-4b
     """
 
-    #: True where p(x) is a probability, False where it is a density (a ratio of the two has no meaning), None if unknown.
+    #: True if p(x) is a probability, False if it is a density (a ratio of the two has no meaning), None if unknown.
     discrete: ClassVar[bool | None] = None
 
     def __init__(self, eta: Tensor) -> None:
