@@ -202,7 +202,7 @@ if checked:
     for depth in {depth for depth, _ in by}:
         of_encoders = [by[depth, encoder] for encoder in ("e1", "e2", "e3") if (depth, encoder) in by]
         for name, sign in (("log_likelihood_test", -1), ("gap_test", 1)):  # both losses grow from e1 to e3
-            assert sign * of_encoders[0][name] < sign * of_encoders[-1][name]
+            assert all(sign * low[name] < sign * high[name] for low, high in itertools.pairwise(of_encoders))
     print("in each cell more likelihood is lost than gap left, and nearly all of")
     print("the gap is amortization")
 if law is not None:
@@ -260,6 +260,8 @@ for start in text.FIRST_BIASES:
     shares = " ".join(f"{float(share):.2f}" for share in on[:8])
     told = after.record.metrics["bit_information_train"]
     print(f"{start:12} alike {alike[start]:5.2f}   on {shares}   told {told:.2f} nats")
+    if checked and start == "random":
+        assert float((on > 0.5).float().mean()) > 0.5  # most bits are on in most documents
 if checked:
     assert alike["random"] > 0.6 > 0.3 > alike["frequencies"]
 
@@ -366,7 +368,7 @@ for depth in text_table.DEPTHS:
 print(f"all: {minutes:.1f} minutes")
 
 # %% [markdown]
-# How far apart two runs of a cell lie: some were run on a CPU as well, in full or for the first epochs only, with other random numbers; *float32* where that CPU has no units for bfloat16. Lowest NELBO in the epochs that both have; that is the precision of a cell with a single seed, against which the verdicts, and the scoreboard's tolerance of 3 nats, have to be held.
+# How far apart two runs of a cell lie: some were run on a CPU as well, in full or for the first epochs only, with other random numbers; *float32* where that CPU has no units for bfloat16. Lowest NELBO in the epochs that both have stored; that is the precision of a cell with a single seed, against which the verdicts, and the scoreboard's tolerance of 3 nats, have to be held.
 
 # %% tags=["hide-input"]
 print("bits layers encoder epochs               train: CPU    GPU           test: CPU    GPU")
@@ -379,10 +381,12 @@ for record in sorted(
     cell, epochs = (c["bits"], c["d_hidden"], c["encoder"]), c["epochs"] + c["epochs_many"]
     wide = "float32" if "float32" in record.provenance["device"] else ""
     line = f"{cell[0]:4} {cell[1]:6} {cell[2]:>7} {epochs:6} {wide:7}"
+    pair = (record, stored[cell][0])
+    both_have = set.intersection(*(set(r.curve["epoch"]) for r in pair))  # long curves are stored thinned
     for split in text_table.SPLITS:
         lows = [
-            min(v for e, v in zip(r.curve["epoch"], r.curve[f"nelbo_{split}"], strict=True) if e <= epochs)
-            for r in (record, stored[cell][0])
+            min(v for e, v in zip(r.curve["epoch"], r.curve[f"nelbo_{split}"], strict=True) if e in both_have)
+            for r in pair
         ]
         apart[split].append(lows[1] - lows[0])
         line += f"  {lows[0]:11.1f} {lows[1]:6.1f} {apart[split][-1]:+6.1f}"
@@ -527,7 +531,7 @@ for encoder, values in change.items():
         f"  {encoder}: {min(values):+.1f} to {max(values):+.1f}, smaller in {sum(v < 0 for v in values)} of {len(values)}"
     )
     short = values[: 2 * text_table.BITS.index(64)]  # with fewer than 64 bits
-    assert max(map(abs, short)) < (1.3 if encoder == "e3" else 0.3)
+    assert max(map(abs, short)) < (1.2 if encoder == "e3" else 0.3)
     assert (sum(v < 0 for v in values) == 6) or encoder != "e3"
 
 # %% [markdown]
@@ -600,7 +604,15 @@ for encoder in text.ENCODERS:
     ]
     print(f"  {encoder}  " + ", ".join(f"{m} bits {v:+.3f}" for m, v in zip(text_table.BITS, less, strict=True)))
     assert min(less[2:]) > 0.02  # 32 and 64 bits
-    assert less[0] < 0
+    assert all(
+        stored[8, 0, encoder][0].metrics["precision_at_100"] < stored[8, depth, encoder][0].metrics["precision_at_100"]
+        for depth in (1, 2)
+    )
+by_tf_idf = of_words.metrics["precision_at_100_tf_idf"]
+better = {
+    (m, e) for e in text.ENCODERS for m in text_table.BITS if statistics.fmean(found_again[e][m] or [0]) > by_tf_idf
+}
+assert better == {(32, "e1"), (64, "e1"), (64, "e2")}
 
 # %% [markdown]
 # The linear decoder fitted without an encoder, from stored runs: $-\log p(x \mid l)$ relative to the saturated model, lowest over the epochs. No training NELBO of a linear decoder with as many bits can
@@ -680,13 +692,16 @@ begun_rows(8)
 print("cells with a linear decoder, seed 0, test: idle bits, and the KL beyond what the bits")
 print("tell, in units of log 2: so many of them are stuck, the others are coins")
 for m, encoder in itertools.product(text_table.BITS, text.ENCODERS):
-    found_there = stored[m, 0, encoder][0].metrics
-    stuck = (found_there["kl_test"] - found_there["bit_information_test"]) / math.log(2)
-    print(f"  {m:2} bits, {encoder}: idle {found_there['idle_bits_test']:2.0f}, stuck {stuck:4.1f}")
-    if m == 8:
-        assert abs(stuck - found_there["idle_bits_test"]) < 0.5
-    if (m, encoder) == (64, "e3"):
-        assert stuck < 0.5 < 30 < found_there["idle_bits_test"]
+    for number_of, r in enumerate(stored[m, 0, encoder]):
+        found_there = r.metrics
+        stuck = (found_there["kl_test"] - found_there["bit_information_test"]) / math.log(2)
+        if not number_of:
+            print(f"  {m:2} bits, {encoder}: idle {found_there['idle_bits_test']:2.0f}, stuck {stuck:4.1f}")
+        if m == 8:
+            assert 2 <= found_there["idle_bits_test"] <= 4
+            assert 2.5 < stuck < 4.5
+        if (m, encoder) == (64, "e3"):
+            assert stuck < 0.5 < 30 < found_there["idle_bits_test"]
 print("the same in 1000 epochs with one pair, begun at the frequencies; below each row,")
 print("how much lower than the cell above after as many epochs, and than the printed number:")
 lower: dict[str, list[float]] = {}
@@ -867,7 +882,7 @@ for (m, depth, encoder), found in stored.items():
             assert likelihood_lost > family + amortization
             assert likelihood_lost > 10
             assert family < 0.1 * amortization
-            assert 1.4 < both / (likelihood_lost + family + amortization) < 1.7
+            assert 1.55 < both / (likelihood_lost + family + amortization) < 1.7
 for record in records.load(text.STEM, **SIZE, estimator="exact", d_hidden=0):
     c, m = record.config, record.metrics
     if c["epochs"] == 100:  # those are in the tables above
@@ -877,6 +892,16 @@ for record in records.load(text.STEM, **SIZE, estimator="exact", d_hidden=0):
         less = -m["log_likelihood_test"] - min(text_table.values(fits, "nll_test"))
         print(f"{c['bits']} bits, {c['encoder']}, exact gradients, {c['epochs']} epochs at {c['learning_rate']:g}")
         print(f"  NELBO {m['nelbo_test']:.1f}: lost {less:.1f}, gap {m['gap_test']:.1f}")
+    for split in ("train", "test") if c["bits"] == 8 and fits else ():  # between the fitted RBM and the cell
+        of_rbm = [r for key, group in direct.items() if key[:2] == ("own", 8) for r in group]
+        ends = [
+            statistics.fmean(text_table.values(some, name))
+            for some, name in ((of_rbm, f"nelbo_uniform_{split}"), (stored[8, 0, "e1"], f"nelbo_{split}"))
+        ]
+        assert ends[0] < m[f"nelbo_{split}"] < ends[1]
+if fits_of_100 := seeded.get(("random", "e1")):  # in training those of 100 epochs do not reach it
+    of_cell = statistics.fmean(text_table.values(stored[8, 0, "e1"], "nelbo_train"))
+    assert min(text_table.values(fits_of_100[1], "nelbo_train")) > of_cell
 if lost:
     figure = plots.parts(lost, "nats a document")
     plt.show()
