@@ -85,16 +85,17 @@ for encoder in ("gaussian", "mixture"):
 photographs = records.load(
     images.STEM, data="photographs", features="classifier", encoder="diagonal", truth_seed=0, batch_size=64
 )
-sizes = sorted({r.config["size"] for r in photographs})
-for size in sizes:
+for size, precision in sorted({(r.config["size"], r.config["precision"]) for r in photographs}):
+    print(f"{size} px, {precision}")  # each its own truth
     for stage in ("encoder", "joint_fixed", "joint_learned"):
-        rows = [r for r in photographs if (r.config["stage"], r.config["size"]) == (stage, size)]
+        wanted = {"stage": stage, "size": size, "precision": precision}.items()
+        rows = [r for r in photographs if wanted <= r.config.items()]
         for steps in sorted({r.config["joint_steps"] for r in rows}):
             some = [r for r in rows if r.config["joint_steps"] == steps]
             elbo, frechet = column(some, "elbo"), column(some, "frechet_classifier")
             if elbo and frechet:
-                label = f"{size} px, {stage}" + ("" if stage == "encoder" else f", {steps} steps")
-                print(f"{label:30} ELBO {shown(elbo, 0):16} distance {shown(frechet, 1)}")
+                label = stage + ("" if stage == "encoder" else f", {steps} steps")
+                print(f"  {label:27} ELBO {shown(elbo, 0):16} distance {shown(frechet, 1)}")
 
 # %% [markdown]
 # ## Is an RBM a good baseline?
