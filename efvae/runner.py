@@ -72,7 +72,7 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
         The path of the executed notebook.
 
     Raises:
-        UsageError: the output cannot be written; nothing has run then.
+        UsageError: the output cannot be written, or is the notebook itself; nothing has run then.
         RunError: a cell failed; the message names the error and the notebook that shows it.
 
     Own: own-run
@@ -81,6 +81,8 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
     defaults = {parameter.name: parameter.default for parameter in declared_parameters(path)}
     output = output or _default_output(path, defaults | dict(values))
     _probe(output)
+    if output.exists() and output.samefile(path):
+        raise UsageError(f"the output {output} is the notebook itself, which would be lost: name another file")
     import papermill
 
     os.environ["PYTHONPATH"] = os.pathsep.join(  # the kernel must find this package, installed or not

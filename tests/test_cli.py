@@ -244,6 +244,14 @@ def _folder(path: Path) -> Path:
 NASTY = 'it\'s "quoted" \\ \n\t {seed} ; import os # é 漢 \x00 \\" \u2028'
 
 
+def test_a_notebook_is_not_overwritten_by_its_own_run(notebook, tmp_path, capsys):
+    source = tmp_path / "mine.ipynb"
+    nbformat.write(runner.load_notebook(notebook), source)
+    before = source.read_bytes()
+    assert "is the notebook itself" in refused(capsys, "run", source, "-o", source)
+    assert source.read_bytes() == before
+
+
 def test_values_are_really_injected(notebook, tmp_path, capfd):
     out = tmp_path / "deep" / "{seed}.ipynb"  # papermill would fill in braces of a path
     words = ["-p", "seed", "7", "-p", "rate", "1e-3", "-p", "joint", "false", "-p", "name", NASTY]
