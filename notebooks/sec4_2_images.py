@@ -488,6 +488,9 @@ for pixels, found_of in by_truth.items():
         assert begun["elbo"] < fixed["elbo"] < learned["elbo"] < learned["entropy_bound"]
         assert 75 * begun["frechet_classifier"] < fixed["frechet_classifier"] < learned["frechet_classifier"]
         assert begun["affine_share_support"] < min(fixed["affine_share_support"], learned["affine_share_support"])
+    of_noise = [rows["joint_learned"].get("frechet_classifier_of_noise") for rows in truths.values()]
+    if measured := [value for value in of_noise if value is not None]:
+        print(f"D that the learned noise alone makes: {', '.join(f'{value:.1f}' for value in measured)}")
     if pixels == 64 and len(truths) > 1:
         elbos = {truth: rows["joint_fixed"]["elbo"] for truth, rows in truths.items()}
         alike = [elbo for (_, arithmetic), elbo in elbos.items() if arithmetic == "float32"]
