@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from efvae import places
+
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint", "write_tensors"]
 
 
@@ -50,7 +52,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) 
     except (SafetensorError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"cannot write the checkpoint {path}: {reason}; free some space: the run continues from the one before"
+            f"cannot write the checkpoint {path}: {reason}; {places.mend(error)}: the run continues from the one before"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # there is none, or its folder could not be made

@@ -66,6 +66,11 @@ def _command(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
     except (UsageError, RecordError, DataError) as error:
         print(f"efvae: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None or isinstance(error, BrokenPipeError):
+            raise
+        print(f"efvae: error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _take_pairs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from efvae import places
 from efvae.parameters import (
     Parameter,
     UsageError,
@@ -56,6 +57,8 @@ def find_notebook(name: str) -> Path:
                 return candidate
     except (OSError, ValueError):
         pass  # a name too long for the system, or with a NUL, is no file either
+    if not folder.is_dir():
+        raise UsageError(f"no notebook {shown(name)}: name a file, or run this in a checkout of the project")
     stems = {path.stem for path in folder.glob("*.py")} | {path.stem for path in folder.glob("*.ipynb")}
     raise UsageError(f"no notebook {shown(name)}: {nearest(Path(name).stem, stems)}")
 
@@ -72,13 +75,15 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
         The path of the executed notebook.
 
     Raises:
-        UsageError: the output cannot be written, or is the notebook itself; nothing has run then.
+        UsageError: the output cannot be written, or is the notebook itself; a parameter ``..._dir`` names a folder that
+            cannot be written, or ``device`` one that is not there; nothing has run then.
         RunError: a cell failed; the message names the error and the notebook that shows it.
 
     Own: own-run
     """
     node = load_notebook(path)
     defaults = {parameter.name: parameter.default for parameter in declared_parameters(path)}
+    _refuse_unusable(values)
     output = output or _default_output(path, defaults | dict(values))
     _probe(output)
     if output.exists() and output.samefile(path):
@@ -111,6 +116,23 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
     return output
 
 
+def _refuse_unusable(values: Mapping[str, Value]) -> None:
+    """Folders and devices, which mean the same in every notebook, before an hour of computation, not in a cell."""
+    for name, value in values.items():
+        if name.endswith("_dir") and value:
+            try:
+                places.probe(project_root() / str(value))
+            except OSError as error:
+                raise UsageError(f"{name}: cannot write {value}: {error.strerror}; {places.mend(error)}") from None
+    if (device := str(values.get("device", "cpu"))) != "cpu":
+        from efvae.devices import DeviceError, find  # brings torch
+
+        try:
+            find(device)
+        except DeviceError as error:
+            raise UsageError(str(error)) from None
+
+
 def _failure(error: Exception, scratch: Path, output: Path) -> str:
     name, value = getattr(error, "ename", None), getattr(error, "evalue", "")  # papermill's error has both
     told = f"{name}: {value}" if name else one_line(error)
@@ -137,7 +159,8 @@ def _probe(output: Path) -> None:
         with tempfile.TemporaryFile(dir=output.parent):
             pass
     except OSError as error:
-        raise UsageError(f"cannot write {shown(str(output))}: {one_line(error)}") from None
+        reason = error.strerror or one_line(error)
+        raise UsageError(f"cannot write {shown(str(output))}: {reason}; {places.mend(error)}") from None
 
 
 def _store(scratch: Path, target: Path) -> None:

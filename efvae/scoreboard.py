@@ -91,6 +91,8 @@ def targets(root: Path | None = None) -> list[Target]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.reader(file))
+    except FileNotFoundError:
+        raise RecordError(f"{path} is not there: run this in a checkout of the project, or set EFVAE_RESULTS") from None
     except (OSError, ValueError, csv.Error) as error:
         raise RecordError(f"cannot read {path}: {error}") from error
     if not lines or lines[0] != names:

@@ -35,6 +35,9 @@ _EXPECTED = {
 }
 
 
+#: Numbers beyond, or the steps that Adam makes of them, are zero, infinite or errors of torch in float32.
+TAME = (1e-36, 1e36)
+
 #: Writes a value with its first 20 items, to depth 3: all that can be seen of a message's 50 characters.
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel = 3
@@ -57,7 +60,7 @@ def check_fields(
         choices: allowed values of some fields.
         least: smallest value of some whole numbers; all of them are below 2**31.
         within: smallest and largest value of some whole numbers.
-        positive: fields that are positive, finite numbers.
+        positive: fields that are positive numbers, between 1e-36 and 1e36.
 
     Raises:
         ValueError: the first that is wrong, in one line.
@@ -77,8 +80,14 @@ def check_fields(
         if not low <= (value := getattr(config, name)) <= high:
             raise ValueError(f"{name} must be a whole number in [{low}, {high}]; got {value}")
     for name in positive:
-        if not (isinstance(value := getattr(config, name), (int, float)) and value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be a positive number; got {shown(value)}")
+        _check_positive(name, getattr(config, name))
+
+
+def _check_positive(name: str, value: object) -> None:
+    if not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be a positive number; got {shown(value)}")
+    if not TAME[0] <= value <= TAME[1]:
+        raise ValueError(f"{name} must be between {TAME[0]:g} and {TAME[1]:g}; got {shown(value)}")
 
 
 def _check_numbers(config: Any) -> None:

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -234,6 +235,35 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_run(notebook, tm
     assert "is a folder" in refused(capsys, "run", notebook, "-o", _folder(tmp_path / "out.ipynb"))
     assert "must end in .ipynb" in refused(capsys, "run", notebook, "-o", tmp_path / "out.txt")
     assert "cannot write" in refused(capsys, "run", notebook, "-o", tmp_path / ("x" * 300 + ".ipynb"))
+
+
+def test_folders_and_devices_among_the_parameters_are_checked_before_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", None)  # would fail if it were reached
+    path = tmp_path / "tiny.py"
+    path.write_text('# %% tags=["parameters"]\nresults_dir: str = ""\ndevice: str = "cpu"\n')
+    (tmp_path / "blocked").write_text("")
+    told = refused(capsys, "run", path, "-p", "results_dir", tmp_path / "blocked" / "runs")
+    assert "results_dir: cannot write" in told
+    assert "Not a directory; name a folder that can be written" in told
+    assert "device cuda:99 is not there" in refused(capsys, "run", path, "-p", "device", "cuda:99")
+
+
+def test_outside_a_checkout_the_command_says_what_it_needs(tmp_path, capsys, monkeypatch):
+    for module in ("runner", "records.origin"):
+        monkeypatch.setattr(f"efvae.{module}.project_root", lambda: tmp_path)
+    monkeypatch.delenv("EFVAE_RESULTS", raising=False)
+    assert "no notebook 'sec2_tightness': name a file, or run this in a check" in refused(
+        capsys, "run", "sec2_tightness"
+    )
+    assert re.search(r"paper_values.csv is not there: run this in a checkout", refused(capsys, "scoreboard"))
+
+
+def test_a_file_that_cannot_be_used_is_one_line(capsys, monkeypatch):
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/secret")
+
+    monkeypatch.setattr("efvae.runner.find_notebook", denied)
+    assert refused(capsys, "run", "x") == "efvae: error: cannot use /secret: Permission denied\n"
 
 
 def _folder(path: Path) -> Path:

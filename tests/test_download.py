@@ -350,7 +350,7 @@ def test_a_read_only_folder(data, monkeypatch, capsys):
         raise OSError(errno.EROFS, "Read-only file system", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert re.search(r"cannot write \S+20news: Read-only file system; free some", refused(capsys))
+    assert re.search(r"cannot write \S+20news: Read-only file system; let EFVAE_CACHE name another", refused(capsys))
 
 
 def test_two_at_a_time(data, capsys):

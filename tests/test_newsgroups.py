@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 
@@ -342,6 +343,14 @@ def test_a_wrong_folder_is_told_from_a_missing_one(mine, monkeypatch, capsys):
     assert "holds no folder 20news: name another" in refused(capsys, "data", "fetch", "20news")
     monkeypatch.delenv("EFVAE_DATA")
     assert "run 'efvae data fetch 20news'" in refused(capsys, "data", "verify", "20news")
+    monkeypatch.setenv("EFVAE_DATA", "~no-such-user/data")
+    assert "EFVAE_DATA: ~no-such-user/data: there is no such home" in refused(capsys, "data", "verify", "20news")
+    monkeypatch.setenv("EFVAE_DATA", str(mine / ("x" * 300)))
+    assert re.search("cannot look into .*x: File name too long", refused(capsys, "data", "verify", "20news"))
+    monkeypatch.delenv("EFVAE_DATA")
+    monkeypatch.setenv("EFVAE_CACHE", "~no-such-user/cache")
+    assert "EFVAE_CACHE: ~no-such-user/cache: there is no such" in refused(capsys, "data", "verify", "20news")
+    monkeypatch.delenv("EFVAE_CACHE")
     assert "did you mean '20news'?" in refused(capsys, "data", "verify", "20new")
 
 

@@ -324,6 +324,7 @@ class TestDigits:
             ({"latent": 13}, r"latent must be a whole number in \[1, 12\]; got 13"),
             ({"threshold": 17}, r"threshold must be a whole number in \[1, 16\]"),
             ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
+            ({"learning_rate": 1e300}, "learning_rate must be between 1e-36 and 1e.36"),
         ],
     )
     def test_bad_configs_are_refused(self, values, message) -> None:

@@ -140,6 +140,38 @@ def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path):
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize("way", ["file", "file above", "link to nothing", "link to nothing above", "name"])
+def test_a_folder_that_cannot_be_made_is_refused_before_the_computation(way, tmp_path):
+    root = tmp_path / "results"
+    folder = root / "sec9_test"
+    blocked = root if way.endswith("above") else folder
+    if way == "name":
+        root = tmp_path / ("x" * 300)
+    else:
+        blocked.parent.mkdir(exist_ok=True)
+        blocked.write_text("") if "file" in way else blocked.symlink_to(tmp_path / "nothing")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RecordError, match=r"cannot write .*: (Not a directory|File name too long); name a folder"):
+        records.stored("sec9_test", Config(), pytest.fail, results=root, refresh=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_is_not_there_can_be_made_and_is_not_made(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    records.check_folder(tmp_path / "link" / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_the_results_folder_may_be_named_from_home(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EFVAE_RESULTS", "~/x")
+    assert records.results_root() == tmp_path / "x"
+    monkeypatch.setenv("EFVAE_RESULTS", "~no-such-user/x")
+    assert records.main(Config, run, []) == 2
+    told = "error: EFVAE_RESULTS: ~no-such-user/x: there is no such home folder; write the path without ~\n"
+    assert capsys.readouterr() == ("", told)
+
+
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.chmod"])
 def test_a_failing_disk_leaves_the_old_file_and_nothing_else(step, tmp_path, monkeypatch):
     path = records.write(made(), tmp_path)
@@ -149,7 +181,7 @@ def test_a_failing_disk_leaves_the_old_file_and_nothing_else(step, tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(step, full)
-    with pytest.raises(RecordError, match="No space left on device"):
+    with pytest.raises(RecordError, match=r"No space left on device; free some space$"):
         records.write(made(metrics={"elbo": -1.0}), tmp_path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -284,6 +316,18 @@ def test_command_refuses_bad_input_in_one_line(word, message, tmp_path, capsys, 
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--results", "--refresh"], ["--results", ""], ["--checkpoint", "--results", "x"]])
+def test_command_takes_no_option_for_a_path(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("EFVAE_RESULTS", str(tmp_path))
+    assert records.main(Config, run, words) == 2
+    assert capsys.readouterr() == ("", f"error: {words[0]} needs a path after it\n")
+
+
+def test_command_refuses_an_option_that_is_given_twice(tmp_path, capsys):
+    assert records.main(Config, run, ["--results", str(tmp_path), "--results", "x"]) == 2
+    assert capsys.readouterr().err == "error: --results is given twice: give it once\n"
 
 
 def test_command_refuses_a_key_that_is_given_twice(tmp_path, capsys):

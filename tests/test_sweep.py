@@ -92,7 +92,8 @@ def test_a_bad_grid_is_refused_in_one_line(words, message, faulty, tmp_path, cap
 def test_other_bad_words_are_refused(faulty, tmp_path, capsys):
     for words, message in (
         (["sec0_fautly"], "did you mean 'sec0_faulty'"),
-        (["../faulty"], "no experiment"),
+        (["../faulty"], "no experiment '../faulty', nor a sweep file, whose name ends in .yaml or .yml"),
+        (["grid.txt"], "no experiment 'grid.txt', nor a sweep file"),
         (["efvae.cli"], "no experiment"),
         ([str(tmp_path / "no.yaml")], "cannot read the sweep file"),
         ([FAULTY, "--jobs", "0"], "--jobs must be a whole number in [1, 1024]; got 0"),

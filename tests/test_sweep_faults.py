@@ -161,7 +161,7 @@ def test_a_record_that_finds_no_room_is_one_line_and_the_rest_is_kept(tmp_path):
     code, told, errors = sweep(tmp_path, *words, EFVAE_FAULTS="full-disk")
     assert (code, errors, last(told)) == (1, "", "2 done, 0 skipped, 2 failed")
     (line, _) = (line for line in told.splitlines() if line.startswith("failed "))
-    assert re.search(r"entries=2000: cannot write .*\.json: File too large; name a folder", line)
+    assert re.search(r"entries=2000: cannot write .*\.json: File too large; free some space", line)
     assert len(recorded(tmp_path)) == 2
     assert left_behind(tmp_path) == []
     code, told, _ = sweep(tmp_path, *words)  # there is room again
@@ -209,8 +209,11 @@ def test_a_read_only_folder_is_refused_before_anything_runs(faulty, tmp_path, ca
     assert f"cannot write {where / FAULTY}" in refused(capsys, "--results", where, "--work", tmp_path / "w")
     where = read_only(tmp_path / "ro")
     assert "cannot write" in refused(capsys, "--results", tmp_path / "r", "--work", where)
+    assert not (tmp_path / "r").exists()
     with full_disk():
-        assert "File too large; name a folder" in refused(capsys, "--results", tmp_path / "r", "--work", tmp_path / "w")
+        assert "File too large; free some space" in refused(
+            capsys, "--results", tmp_path / "r", "--work", tmp_path / "w"
+        )
     assert recorded(tmp_path) == {}
 
 

@@ -13,7 +13,19 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DataError", "DataSet", "Source", "SourceFile", "cache_root", "check_content", "data_folder", "read"]
+from efvae.places import expanded
+
+__all__ = [
+    "DataError",
+    "DataSet",
+    "Source",
+    "SourceFile",
+    "cache_root",
+    "check_content",
+    "data_folder",
+    "named_place",
+    "read",
+]
 
 
 class DataError(ValueError):
@@ -94,13 +106,32 @@ class DataSet:
 def cache_root() -> Path:
     """Find the folder for downloads and parsed data.
 
+    Raises:
+        DataError: it lies in a home folder that nobody knows.
+
     Own: own-data
     """
-    named = os.environ.get("EFVAE_CACHE")
-    if named:
-        return Path(named).expanduser().absolute()
     xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg and Path(xdg).is_absolute() else Path.home() / ".cache") / "efvae"
+    standard = Path(xdg if xdg and Path(xdg).is_absolute() else "~/.cache") / "efvae"
+    return named_place("EFVAE_CACHE", os.environ.get("EFVAE_CACHE") or standard)
+
+
+def named_place(variable: str, text: Path | str) -> Path:
+    """The absolute path that a text means.
+
+    Args:
+        variable: where the text is from, for a message.
+        text: ``~`` in front of it is a home folder.
+
+    Raises:
+        DataError: it lies in a home folder that nobody knows.
+
+    Own: own-data
+    """
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise DataError(f"{variable}: {error}") from None
 
 
 def data_folder(data: DataSet) -> Path:
@@ -110,10 +141,20 @@ def data_folder(data: DataSet) -> Path:
         data: which.
 
     Raises:
-        DataError: there is none; a wrong folder in ``EFVAE_DATA`` is told from a missing one.
+        DataError: there is none; a wrong folder in ``EFVAE_DATA`` is told from a missing one, and one that cannot be
+            read from both.
 
     Own: own-data
     """
+    try:
+        return _data_folder(data)
+    except OSError as error:
+        raise DataError(
+            f"cannot look into {error.filename}: {error.strerror}; name a folder that can be read"
+        ) from None
+
+
+def _data_folder(data: DataSet) -> Path:
     named = os.environ.get("EFVAE_DATA")
     if not named:
         folder = cache_root() / data.name
@@ -126,7 +167,7 @@ def data_folder(data: DataSet) -> Path:
             )
             raise DataError(f"{data.name} is not here (looked for {folder}): {mend}")
         return folder
-    root = Path(named).expanduser().absolute()
+    root = named_place("EFVAE_DATA", named)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"EFVAE_DATA names {root}, which {what}: name the folder that holds {data.name}/, or unset it")
@@ -184,7 +225,10 @@ def read(folder: Path, file: SourceFile) -> bytes:
 
     Own: own-data
     """
-    path = _locate(folder, file.name)
+    try:
+        path = _locate(folder, file.name)
+    except OSError as error:
+        raise DataError(f"cannot look into {folder}: {error.strerror or error}") from error
     if path is None:
         raise DataError(f"{folder / file.name} is missing (nor is there a {file.name}.gz); {_mend(folder, file)}")
     try:

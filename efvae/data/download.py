@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from efvae.data.cache import DataError, DataSet, Source, cache_root, check_content, data_folder, read
+from efvae.places import mend
 
 __all__ = ["fetch", "retrieve", "verify"]
 
@@ -76,16 +77,18 @@ def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None]
         tell("EFVAE_DATA is set: its files are checked, nothing is downloaded")
         return verify(data)
     target = cache_root() / data.name
-    if target.is_dir():
-        try:
-            return verify(data)
-        except DataError as error:
-            tell(f"{error}: replacing it")
-    if not data.sources:
-        names = ", ".join(file.name for file in data.files)
-        raise DataError(f"{data.name} has no address to fetch it from: put {names} into {target}, or set EFVAE_DATA")
-    base = (address or data.address).rstrip("/") + "/"
+    base = (data.address if address is None else address).rstrip("/") + "/"
     try:
+        if target.is_dir():
+            try:
+                return verify(data)
+            except DataError as error:
+                tell(f"{error}: replacing it")
+        if not data.sources:
+            names = ", ".join(file.name for file in data.files)
+            raise DataError(
+                f"{data.name} has no address to fetch it from: put {names} into {target}, or set EFVAE_DATA"
+            )
         downloads = cache_root() / "downloads" / data.name
         downloads.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{data.name}-", dir=cache_root()) as scratch:
@@ -100,7 +103,7 @@ def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None]
     except OSError as error:
         raise DataError(
             f"cannot write {error.filename or cache_root()}: {error.strerror or error}; "
-            "free some space or let EFVAE_CACHE name another folder"
+            + mend(error, "let EFVAE_CACHE name another folder")
         ) from error
     return target
 

@@ -37,7 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from efvae.data.cache import DataError, DataSet, SourceFile, data_folder, read
+from efvae.data.cache import DataError, DataSet, SourceFile, data_folder, named_place, read
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -219,11 +219,16 @@ def _place(path: Path | str | None) -> Path:
         raise DataError(
             "no images were named: let EFVAE_IMAGES name a folder or a zip of images, such as img_align_celeba.zip"
         )
-    place = Path(named).expanduser().absolute()
-    if not place.exists():
-        raise DataError(f"{place} does not exist: let EFVAE_IMAGES name a folder or a zip of images")
-    if place.is_file() and not zipfile.is_zipfile(place):
-        raise DataError(f"{place} is a file but no zip: let EFVAE_IMAGES name a folder or a zip of images")
+    place = named_place("images" if path else "EFVAE_IMAGES", named)
+    try:
+        if not place.exists():
+            raise DataError(f"{place} does not exist: let EFVAE_IMAGES name a folder or a zip of images")
+        if place.is_file() and not zipfile.is_zipfile(place):
+            raise DataError(f"{place} is a file but no zip: let EFVAE_IMAGES name a folder or a zip of images")
+        if place.is_dir():
+            os.scandir(place).close()  # rglob passes over what may not be read
+    except OSError as error:
+        raise DataError(f"cannot read {place}: {error.strerror or error}") from error
     return place
 
 

@@ -163,8 +163,13 @@ def run(
         refresh: compute although the record exists.
         checkpoint: folder for checkpoints, see :func:`solve`.
 
+    Raises:
+        RecordError: a folder cannot be written, or the record is corrupt.
+
     Paper: sec-4-1, app-c1
     """
+    if checkpoint is not None:
+        records.check_folder(checkpoint)
     return records.stored(STEM, config, lambda: solve(config, checkpoint).record, results=results, refresh=refresh)
 
 

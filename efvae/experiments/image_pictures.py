@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from efvae import places
 from efvae.experiments.image_store import device
 from efvae.experiments.image_truth import Truth
 from efvae.image_vae import ImageVAE
@@ -90,7 +91,7 @@ def write_picture(path: Path, rows: Tensor) -> None:
     try:
         write_atomically(path, content.getvalue())
     except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}; name a folder that can be written") from error
+        raise OSError(f"cannot write {path}: {error.strerror or error}; {places.mend(error)}") from error
 
 
 def read_picture(path: Path, columns: int = COLUMNS) -> Tensor:

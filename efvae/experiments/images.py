@@ -171,7 +171,7 @@ def run(
         known = records.find(STEM, needed(config), results, images.sha256)
         if known is not None:
             return known
-    for folder in (results, checkpoint):
+    for folder in (results and results / STEM, checkpoint):
         if folder is not None:
             records.check_folder(folder)
     found = solve(config, checkpoint, results, refresh=refresh, device=device, images=images)

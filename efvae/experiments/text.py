@@ -256,7 +256,7 @@ def run_together(
                 found[config] = known
 
     missing = [config for config in configs if config not in found]
-    for folder in (results, checkpoint):
+    for folder in (results and results / STEM, checkpoint):
         if missing and folder is not None:
             records.check_folder(folder)
 

@@ -18,6 +18,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from efvae.places import expanded
+
 __all__ = ["WEIGHTS", "WeightsError", "ensure_torchvision", "features", "find_weights", "from_tensors"]
 
 #: File name; it carries the first digits of the checksum.
@@ -41,19 +43,25 @@ def find_weights(path: Path | str | None = None) -> Path:
         path: the file; by default what ``EFVAE_INCEPTION`` names, else where pytorch-fid downloads it to.
 
     Raises:
-        WeightsError: it is not there, or its sha256 does not begin with 6726825d.
+        WeightsError: it is not there, cannot be read, or its sha256 does not begin with 6726825d.
 
     Paper: tab-1
     """
     named = path or os.environ.get("EFVAE_INCEPTION")
-    place = Path(named).expanduser() if named else Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
-    if not place.is_file():
+    try:
+        place = expanded(named) if named else Path(torch.hub.get_dir()).absolute() / "checkpoints" / WEIGHTS
+    except ValueError as error:
+        raise WeightsError(f"EFVAE_INCEPTION: {error}") from None
+    try:
+        with place.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise WeightsError(
             f"FID needs the weights {WEIGHTS}, which are not at {place}: download them from the releases of "
             "github.com/mseitzer/pytorch-fid and let EFVAE_INCEPTION name the file"
-        )
-    with place.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        ) from None
+    except OSError as error:
+        raise WeightsError(f"cannot read {place}: {error.strerror or error}") from error
     expected = WEIGHTS.removesuffix(".pth").rpartition("-")[2]
     if not found.startswith(expected):
         raise WeightsError(f"{place} is altered: sha256 {found[:8]}…, expected {expected}…; download {WEIGHTS} again")

@@ -189,21 +189,23 @@ def read_value(name: str, text: str, kinds: Mapping[str, str]) -> Any:
 def _split(words: list[str], config_type: type, run: Callable[..., Record]) -> tuple[dict[str, Any], dict[str, Any]]:
     kinds = config_kinds(config_type)
     values: dict[str, Any] = {}
-    options: dict[str, Any] = {"results": results_root(), "refresh": False}
+    options: dict[str, Any] = {"refresh": False}
     while words:
         word = words.pop(0)
         if word == "--refresh":
             options["refresh"] = True
         elif word == "--results" or (word in _OPTIONS and _takes(run, word)):
-            if not words:
+            if not words or not words[0] or words[0].startswith("--"):
                 raise ValueError(f"{word} needs a {'name' if word == '--device' else 'path'} after it")
+            if word[2:] in options:
+                raise ValueError(f"{word} is given twice: give it once")
             options[word[2:]] = words.pop(0) if word == "--device" else Path(words.pop(0))
         else:
             name, value = _pair(word, kinds)
             if name in values:
                 raise ValueError(f"key {shown(name)} is given twice: give it once")
             values[name] = value
-    return values, options
+    return values, {"results": results_root()} | options
 
 
 def _pair(word: str, kinds: dict[str, str]) -> tuple[str, Any]:
@@ -227,7 +229,7 @@ _EXTRAS = {
 
 #: Options that not every experiment takes: how their value is written, and what they do.
 _OPTIONS = {
-    "--checkpoint": ("PATH", "where to save the state of training, and to go on from if there is one"),
+    "--checkpoint": ("DIR", "where to save the state of training, and to go on from if there is one"),
     "--device": ("NAME", "where to compute: cpu (default), cuda, cuda:1, or auto for cuda where there is one"),
 }
 

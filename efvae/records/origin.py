@@ -11,6 +11,8 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+from efvae.places import expanded
+
 __all__ = ["project_root", "provenance", "results_root"]
 
 
@@ -26,10 +28,20 @@ def project_root() -> Path:
 def results_root() -> Path:
     """Find the folder of records: the environment variable ``EFVAE_RESULTS`` if set, else ``results``.
 
+    Raises:
+        RecordError: the variable begins with ``~`` and means no home folder that is known.
+
     Own: own-records
     """
     named = os.environ.get("EFVAE_RESULTS")
-    return Path(named) if named else project_root() / "results"
+    if not named:
+        return project_root() / "results"
+    from efvae.records.record import RecordError  # that module imports this one
+
+    try:
+        return expanded(named) if named.startswith("~") else Path(named)
+    except ValueError as error:
+        raise RecordError(f"EFVAE_RESULTS: {error}") from None
 
 
 def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None = None) -> dict[str, object]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from efvae import places
 from efvae.records.origin import results_root
 from efvae.records.record import Record, RecordError, config_dict, config_hash, refuse_invalid
 from efvae.values import convert, nearest
@@ -60,7 +61,7 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that cannot be written before hours of computation, not after them; nothing is made.
 
     Args:
-        folder: of records or of checkpoints.
+        folder: of one stem's records, or of checkpoints.
 
     Raises:
         RecordError: it cannot be made or written.
@@ -68,12 +69,9 @@ def check_folder(folder: Path) -> None:
     Own: own-records
     """
     try:
-        place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        with tempfile.TemporaryFile(dir=place):
-            pass
+        places.probe(folder)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise RecordError(f"cannot write {folder}: {reason}; name a folder that can be written") from error
+        raise RecordError(f"cannot write {folder}: {error.strerror or error}; {places.mend(error)}") from error
 
 
 def write(record: Record, root: Path | None = None) -> Path:
@@ -97,8 +95,7 @@ def write(record: Record, root: Path | None = None) -> Path:
     try:
         write_atomically(path, text)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise RecordError(f"cannot write {path}: {reason}; name a folder that can be written") from error
+        raise RecordError(f"cannot write {path}: {error.strerror or error}; {places.mend(error)}") from error
     return path
 
 
@@ -191,7 +188,7 @@ def stored(
     if known is not None:
         return known
     if results is not None:
-        check_folder(results)
+        check_folder(results / stem)
     record = compute()
     if results is not None:
         write(record, results)

@@ -87,7 +87,11 @@ def main(options: argparse.Namespace) -> int:
     try:
         outcome = run(planned, how, _report, _status if sys.stdout.isatty() else _now_and_then())
     except KeyboardInterrupt:
-        _report("interrupted: the same command continues it")
+        _report(
+            "interrupted: the records made so far stay, and the same command makes all of them again"
+            if how.refresh
+            else "interrupted: the same command continues it"
+        )
         raise
     for line in [*outcome.table(planned), *_kept(how.work / stem / "checkpoints")]:
         _report(line)

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import itertools
 import math
+import os
 import pkgutil
 import re
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,8 @@ def experiment(stem: str) -> Experiment:
     """
     stems = _stems()
     if stem not in stems:
+        if Path(stem).suffix or os.sep in stem:
+            raise UsageError(f"no experiment {shown(stem)}, nor a sweep file, whose name ends in .yaml or .yml")
         raise UsageError(f"no experiment {shown(stem)}: {nearest(stem, stems)}")
     return Experiment(stem, importlib.import_module(stems[stem]))
 

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from efvae import places
 from efvae.locks import Lock, try_lock
 from efvae.parameters import UsageError
-from efvae.records import RecordError, config_dict, project_root
+from efvae.records import RecordError, check_folder, config_dict, project_root
 from efvae.sweep.grid import Cell
 from efvae.sweep.outcome import Outcome
 from efvae.sweep.plan import Group, Plan, duration, look_up
@@ -79,19 +80,19 @@ def run(
         status: gets a line now and then that the next one may replace.
 
     Raises:
-        UsageError: a folder cannot be written; nothing has run then.
+        RecordError, UsageError: a folder cannot be written, or there is no room in it; nothing has run then.
 
     Own: own-sweep
     """
     sweep = _Sweep(plan, options, tell, status)
+    for folder in (sweep.folder, sweep.work):
+        check_folder(folder)
     try:
         sweep.probe()
         sweep.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         where = error.filename or sweep.folder
-        raise UsageError(
-            f"cannot write {where}: {error.strerror or error}; name a folder that can be written"
-        ) from None
+        raise UsageError(f"cannot write {where}: {error.strerror or error}; {places.mend(error)}") from None
     try:
         sweep.run()
     finally:
@@ -167,7 +168,7 @@ class _Sweep:
             for lock in locks.values():
                 lock.release()
             where = error.filename or self.folder
-            self._fail(group, f"not started: cannot write {where}: {error.strerror}; free some space", None)
+            self._fail(group, f"not started: cannot write {where}: {error.strerror}; {places.mend(error)}", None)
             return
         elsewhere = tuple(cell for cell in group.cells if cell.digest not in locks and not self._is_known(cell))
         if elsewhere:
