@@ -15,7 +15,7 @@ from torch import Tensor
 from efvae import exact
 from efvae.data.digits import Digits
 from efvae.estimators import Exact
-from efvae.experiments import rbm_training
+from efvae.experiments import rbm_few, rbm_training
 from efvae.experiments.rbm import Config, run, solve
 from efvae.families import Bernoulli, Categorical, GaussianFixedVariance, Multinomial, all_bits
 from efvae.gibbs import Annealed, PersistentChains, annealed_log_partition, gibbs
@@ -316,6 +316,59 @@ class TestDigits:
         assert solution.record.metrics["log_likelihood_test"] == pytest.approx(likelihood, rel=1e-10)
         bound = float(elbo(solution.model, x, Exact()).mean())
         assert solution.record.metrics["elbo_test"] == pytest.approx(bound, rel=1e-9)
+
+    def test_a_vae_with_more_bits_than_are_listed(self) -> None:
+        """Its first steps raise the ELBO; what is estimated of it obeys the bounds that are known."""
+        solution = solve(Config(model="vae", latent=13, encoder="mlp", steps=300, width=8, temperatures=50))
+        record = solution.record
+        assert record.curve["elbo_validation"][-1] > record.curve["elbo_validation"][0] + 1
+        rule = exact.enumerate_states(solution.model.prior())
+        for part in ("train", "validation", "test"):
+            x = getattr(solution.digits, part).double()[:: 40 if part == "train" else 10]
+            found = rbm_training._estimates(solution.model, {part: x}, 50, torch.Generator().manual_seed(3))
+            for name, true in (
+                ("log_likelihood", exact.log_marginal(solution.model, x, rule)),
+                ("elbo", exact.elbo(solution.model, x, rule)),
+            ):
+                error = found[f"{name}_error_{part}"]
+                assert 0 < error < 0.1
+                assert abs(found[f"{name}_{part}"] - float(true.mean())) < 4.5 * error
+                assert 0 < record.metrics[f"{name}_error_{part}"] < 0.1
+            gap = record.metrics[f"log_likelihood_{part}"] - record.metrics[f"elbo_{part}"]
+            assert record.metrics[f"gap_{part}"] == pytest.approx(gap, abs=1e-12)
+
+    def test_few_images(self, tmp_path) -> None:
+        """Of equal first weights the likelihood is larger where it is trained, and the bounds hold in their order."""
+        small = {"images": 30, "latent": 3, "width": 8, "steps": 150, "batch_size": 30}
+        found = {o: rbm_few.run(rbm_few.Config(objective=o, **small), results=tmp_path) for o in rbm_few.OBJECTIVES}
+        metrics = {objective: record.metrics for objective, record in found.items()}
+        for objective in ("elbo", "rbm"):
+            gap = metrics[objective]["log_likelihood_test"] - metrics[objective]["elbo_test"]
+            assert gap >= metrics[objective]["least_gap_test"] - 1e-9
+        assert abs(gap) < 1e-9  # of the RBM
+        assert abs(metrics["rbm"]["least_gap_test"]) < 1e-9
+        assert metrics["elbo"]["least_gap_test"] > 1e-4
+        assert "elbo_test" not in metrics["likelihood"]
+        first, second = (found[o].curve["log_likelihood_train"] for o in ("elbo", "likelihood"))
+        assert first[0] == pytest.approx(second[0], abs=0.1)
+        assert second[-1] > first[-1] + 0.1
+        assert len(second) == 150
+        best = max(range(150), key=found["likelihood"].curve["log_likelihood_validation"].__getitem__)
+        assert metrics["likelihood"]["best_step"] == best + 1
+
+    def test_few_images_are_the_first_of_the_split(self, monkeypatch) -> None:
+        from efvae.data.digits import load_digits
+
+        def stop(plan, digits, **_: object) -> None:
+            assert torch.equal(digits.train, load_digits(4).train[:7])
+            assert len(digits.validation) == len(digits.test) == 300
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(rbm_few, "train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            rbm_few.run(rbm_few.Config(images=7, seed=4))
+        with pytest.raises(ValueError, match=r"images must be a whole number in \[1, 1197\]; got 1198"):
+            rbm_few.Config(images=1198)
 
     @pytest.mark.parametrize(
         ("values", "message"),

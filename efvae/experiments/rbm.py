@@ -33,8 +33,8 @@ class Config:
 
     Args:
         model: ``rbm``, exact maximum likelihood; ``rbm-pcd``, by persistent contrastive divergence; ``vae``, by the
-            exact ELBO with a factorized encoder.
-        latent: number of latent bits; up to 12 except for ``rbm-pcd``.
+            ELBO with a factorized encoder: exact up to 12 bits, beyond with the gradient of DisARM, 4 pairs an image.
+        latent: number of latent bits; up to 12 for ``rbm``.
         decoder, encoder: of a VAE, ``affine`` or ``mlp`` (one hidden layer); an RBM's are affine.
         prior: of a VAE, ``uniform`` bits or independent ``bits`` with learned probabilities; an RBM's is its own.
         seed: of the split, of the first parameters and of the batches; cells of one seed share the split.
@@ -44,7 +44,7 @@ class Config:
         width: hidden units of an ``mlp``.
         chains: persistent chains of ``rbm-pcd``.
         sweeps: Gibbs sweeps of the chains for each step.
-        temperatures: of the final annealed importance sampling of an RBM.
+        temperatures: of the final annealed importance sampling, of an RBM or of a VAE with more than 12 bits.
         threshold: brightness from which on a pixel is 1, in 1 … 16.
 
     Raises:
@@ -71,7 +71,7 @@ class Config:
     def __post_init__(self) -> None:
         choices = {"model": MODELS, "decoder": ("affine", "mlp"), "encoder": ("affine", "mlp"),
                    "prior": ("uniform", "bits")}  # fmt: skip
-        most = {"threshold": BRIGHTEST} | ({} if self.model == "rbm-pcd" else {"latent": ENUMERABLE})
+        most = {"threshold": BRIGHTEST} | ({"latent": ENUMERABLE} if self.model == "rbm" else {})
         counts = ("latent", "steps", "batch_size", "width", "chains", "sweeps", "temperatures", "threshold")
         within = {"seed": (0, 2**31 - 1)} | {name: (1, most.get(name, 2**31 - 1)) for name in counts}
         check_fields(self, choices=choices, within=within, positive=("learning_rate",))
@@ -99,6 +99,8 @@ def solve(config: Config) -> Solution:
 
         log_likelihood_PART      mean log p(x): exact, or with log Z from annealed importance sampling (AIS)
         elbo_PART, gap_PART      mean ELBO, and log-likelihood − ELBO; an RBM's as the tight VAE that it is
+        log_likelihood_error_PART, elbo_error_PART    of a VAE with more than 12 bits: Monte Carlo errors. Its
+                                 log-likelihood, by AIS for each image, is a lower bound in expectation
         elbo_uniform_PART        of the RBM's decoder and encoder under uniform bits
         log_partition            of an RBM, exact up to 12 bits
         log_partition_ais, ais_error, ais_samples     the estimate, its standard error, the effective sample size

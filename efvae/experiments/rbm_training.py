@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from efvae.data.digits import Digits
+from efvae.estimators import DisARM
 from efvae.families import Bernoulli, all_bits
 from efvae.gibbs import Annealed, PersistentChains, annealed_log_partition
 from efvae.harmonium import Harmonium
 from efvae.models import VAE, Conditional, Prior
 from efvae.networks import mlp
+from efvae.objectives import elbo
 from efvae.rbm import joint_table, table_elbo, total_correlation, with_prior
+from efvae.text.annealed import anneal, importance
 from efvae.train import Curve, TrainConfig, fit
 
 __all__ = ["ENUMERABLE", "Plan", "evaluate", "pixel_logits", "train"]
@@ -30,6 +33,9 @@ FINAL_RATE = 0.01
 FIRST_WEIGHT = 0.6
 #: Chains of annealed importance sampling for the curve and for the record, and temperatures for the curve.
 QUICK_CHAINS, FINAL_CHAINS, QUICK_TEMPERATURES = 200, 1000, 300
+#: Of a VAE with more bits: pairs of codes for each gradient; draws for each image and its ELBO, for the curve and for
+#: the record; chains of annealed importance sampling for each image.
+PAIRS, QUICK_DRAWS, FINAL_DRAWS, IMAGE_CHAINS = 4, 40, 800, 10
 
 
 class Plan(Protocol):
@@ -79,8 +85,16 @@ def pixel_logits(digits: Digits) -> Tensor:
     return torch.logit(digits.train.mean(0).clamp(0.005, 0.995))
 
 
-def train(plan: Plan, digits: Digits) -> tuple[Harmonium | VAE, Curve, float]:
+def train(
+    plan: Plan, digits: Digits, *, likelihood: bool = False, looks: int = CURVE_POINTS
+) -> tuple[Harmonium | VAE, Curve, float]:
     """Train one model; layers draw their first weights from the global generator.
+
+    Args:
+        plan: how.
+        digits: on what.
+        likelihood: train a VAE by its exact log-likelihood, which leaves its encoder alone, in place of the ELBO.
+        looks: entries of the curve, evenly spaced; each is a candidate for the model that is kept.
 
     Returns:
         The model where its validation objective was best, the curve, and the step of the best.
@@ -92,11 +106,14 @@ def train(plan: Plan, digits: Digits) -> tuple[Harmonium | VAE, Curve, float]:
     start = Bernoulli(pixel_logits(digits)).sample((plan.chains,), generator)
     chains = PersistentChains(model, start, plan.sweeps) if isinstance(model, Harmonium) else None
     by_chains = plan.model == "rbm-pcd"
-    keeper = _Keeper(model, digits, generator, exact=not by_chains)
+    keeper = _Keeper(model, digits, generator, exact=not by_chains and plan.latent <= ENUMERABLE)
+    keeper.by_elbo = isinstance(model, VAE) and not likelihood
 
     def loss(x: Tensor, noise: torch.Generator) -> Tensor:
         if isinstance(model, VAE):
-            return -table_elbo(model, x, keeper.states)
+            if likelihood:
+                return -torch.logsumexp(joint_table(model, x, keeper.states), 0)
+            return -table_elbo(model, x, keeper.states) if keeper.exact else -elbo(model, x, DisARM(PAIRS), noise)
         return chains.loss(x, noise) if chains is not None and by_chains else -model.log_marginal(x)
 
     settings = TrainConfig(
@@ -104,7 +121,7 @@ def train(plan: Plan, digits: Digits) -> tuple[Harmonium | VAE, Curve, float]:
         plan.learning_rate,
         FINAL_RATE * plan.learning_rate,
         seed=plan.seed,
-        eval_every=max(1, plan.steps // CURVE_POINTS),
+        eval_every=max(1, plan.steps // looks),
     )
     curve = fit(
         chains if chains is not None and by_chains else model,
@@ -145,13 +162,13 @@ class _Keeper:
         bits = model.prior.eta.numel() if isinstance(model, VAE) else len(model.latent_bias)
         self.states = all_bits(bits if exact else 0).float()
         self.state = copy.deepcopy(model.state_dict())
-        self.best, self.objective, self.entry = 0, -math.inf, 0
+        self.best, self.objective, self.entry, self.by_elbo = 0, -math.inf, 0, True
 
     def look(self) -> dict[str, float]:
         """Metrics for the curve."""
         with torch.no_grad():
             metrics = self._metrics()
-        objective = metrics.get("elbo_validation", metrics["log_likelihood_validation"])
+        objective = metrics["elbo_validation" if self.by_elbo else "log_likelihood_validation"]
         if objective > self.objective:
             self.best, self.objective = self.entry, objective
             self.state = copy.deepcopy(self.model.state_dict())
@@ -161,6 +178,8 @@ class _Keeper:
     def _metrics(self) -> dict[str, float]:
         parts = {"train": self.digits.train, "validation": self.digits.validation}
         model = self.model
+        if isinstance(model, VAE) and not self.exact:
+            return {f"elbo_{part}": float(_elbo(model, x, QUICK_DRAWS, _again())[0]) for part, x in parts.items()}
         if isinstance(model, VAE):
             found = {f"elbo_{part}": table_elbo(model, x, self.states).mean() for part, x in parts.items()}
             for part, x in parts.items():
@@ -174,6 +193,23 @@ class _Keeper:
         return {
             f"log_likelihood_{part}": (model.visible_log_weight(x).mean() - log_z).item() for part, x in parts.items()
         }
+
+
+def _again() -> torch.Generator:
+    """The same draws at each look: what changes is the model."""
+    return torch.Generator().manual_seed(0)
+
+
+def _elbo(vae: VAE, x: Tensor, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mean ELBO over images by codes of the encoder, and its Monte Carlo error."""
+    eta = vae.encode(x).eta
+    log_w = torch.cat(
+        [
+            importance(lambda z: vae.log_joint(x, z), eta, QUICK_DRAWS, generator).values
+            for _ in range(draws // QUICK_DRAWS)  # a few at a time, for memory
+        ]
+    )
+    return log_w.mean(), (log_w.var(0).sum() / draws).sqrt() / len(x)
 
 
 def _ais(model: Harmonium, effort: tuple[int, int], digits: Digits, generator: torch.Generator) -> Annealed:
@@ -196,7 +232,10 @@ def evaluate(model: Harmonium | VAE, digits: Digits, temperatures: int, generato
     bits = model.prior.eta.numel() if isinstance(model, VAE) else len(model.latent_bias)
     with torch.no_grad():
         if isinstance(model, VAE):
-            metrics = _bounds(model, parts, all_bits(bits))
+            if bits > ENUMERABLE:
+                metrics = _estimates(model, parts, temperatures, generator)
+            else:
+                metrics = _bounds(model, parts, all_bits(bits))
             metrics["prior_total_correlation"] = 0.0
             counted = [*model.decoder.parameters(), *model.prior.parameters()]
             return metrics | {"parameters": float(sum(p.numel() for p in counted))}
@@ -218,6 +257,21 @@ def evaluate(model: Harmonium | VAE, digits: Digits, temperatures: int, generato
         return metrics | {
             f"elbo_uniform_{part}": float(table_elbo(uniform, x, states).mean()) for part, x in parts.items()
         }
+
+
+def _estimates(vae: VAE, parts: dict[str, Tensor], temperatures: int, generator: torch.Generator) -> dict[str, float]:
+    """What :func:`_bounds` sums over all codes, from codes of the encoder and chains that begin there."""
+    metrics: dict[str, float] = {}
+    for part, x in parts.items():
+        mean, error = _elbo(vae, x, FINAL_DRAWS, generator)
+        eta = vae.encode(x).eta
+        annealed = anneal(lambda z, x=x: vae.log_joint(x, z), eta, IMAGE_CHAINS, temperatures, generator)  # type: ignore[misc]
+        likelihood = annealed.log_likelihood
+        metrics |= {f"log_likelihood_{part}": float(likelihood.mean()), f"elbo_{part}": float(mean),
+                    f"gap_{part}": float(likelihood.mean() - mean), f"elbo_error_{part}": float(error),
+                    f"log_likelihood_error_{part}":
+                    float(annealed.standard_error.square().sum().sqrt()) / len(x)}  # fmt: skip
+    return metrics
 
 
 def _bounds(vae: VAE, parts: dict[str, Tensor], states: Tensor) -> dict[str, float]:
