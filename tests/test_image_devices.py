@@ -109,7 +109,7 @@ class DyingComparison:
         return 0.0
 
 
-STAGES = ("gan", "encoder", "encoder_elbo", "joint_fixed", "joint_learned")
+STAGES = ("gan", "encoder", "encoder_elbo", "decoder_pairs", "joint_fixed", "joint_learned")
 #: Steps enough that most are replays, and four looks.
 SHORT = dataclasses.replace(TINY, gan_steps=12, encoder_steps=12, joint_steps=12)
 

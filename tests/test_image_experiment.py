@@ -512,6 +512,25 @@ def test_an_encoder_alone_by_the_elbo_leaves_the_decoder_of_the_truth(learned, f
     assert read_picture(picture_path(folder / "alone" / images.STEM, alone.cell)).shape == (4, 10, 16, 16, 3)
 
 
+def test_a_decoder_on_pairs_of_the_truth_leaves_the_encoder_and_stays_near_the_truth(learned, folder):
+    """Its objective is largest at the truth: it ends nearer to it, code by code, than joint training does."""
+    found = images.solve(dataclasses.replace(SMOKE, stage="decoder_pairs"), folder / "checkpoints", folder / "pairs")
+    first, last = (learned.vaes["encoder"], found.vaes["decoder_pairs"])
+    kept = last.encoder.state_dict()
+    assert all(torch.equal(value, kept[key]) for key, value in first.encoder.state_dict().items())
+    assert not all(torch.equal(v, last.decoder.state_dict()[k]) for k, v in first.decoder.state_dict().items())
+    metrics = found.records["decoder_pairs"].metrics
+    assert metrics["sigma"] == pytest.approx(SMOKE.sigma, rel=1e-6)
+    assert metrics["frechet_classifier"] < learned.records["joint_learned"].metrics["frechet_classifier"]
+    z = learned.truth.latents(256, torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        errors = [
+            float((vae.decoder(z) - learned.truth.decoder(z)).square().mean())
+            for vae in (last, learned.vaes["joint_learned"])
+        ]
+    assert errors[0] < 0.1 * errors[1]
+
+
 def test_flat_curves():
     rising = [float(k) for k in range(20)]
     assert measures.flat(rising) == (False, 4.0)

@@ -20,7 +20,7 @@ from efvae.values import check_fields
 __all__ = ["CHOICE_IMAGES", "DATA", "STAGES", "STEM", "Config", "fingerprint", "load_images", "needed"]
 
 STEM = "sec4_2_images"
-STAGES = ("gan", "encoder", "encoder_elbo", "joint_fixed", "joint_learned")
+STAGES = ("gan", "encoder", "encoder_elbo", "decoder_pairs", "joint_fixed", "joint_learned")
 DATA = ("synthetic", "photographs", "celeba", "folder")
 FEATURES = ("classifier", "inception")
 PRECISIONS = ("float32", "bfloat16")
@@ -45,8 +45,10 @@ class Config:
             ``folder`` (what ``EFVAE_IMAGES`` names).
         stage: ``gan`` trains the truth, ``encoder`` the encoder for it by conditional likelihood, ``joint_fixed`` and
             ``joint_learned`` both parts by the ELBO with σ_d fixed or learned; ``encoder_elbo``, not in the paper, the
-            encoder alone by the ELBO, in as many steps as a joint stage. A stage computes those it rests on.
-        seed: of a stage that maximises the ELBO: its batches and draws.
+            encoder alone by the ELBO, in as many steps as a joint stage; ``decoder_pairs``, a control, the decoder
+            alone by log p(x | z) on pairs of the truth, its maximum: what the optimiser's noise does to the truth. A
+            stage computes those it rests on.
+        seed: of the stages after the encoder: their batches and draws.
         truth_seed: of the truth and the first encoder: their weights and batches.
         size: pixels a side, 16, 32 or 64.
         latent: n_z.

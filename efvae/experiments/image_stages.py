@@ -100,7 +100,8 @@ def train_joint(
 
     Args:
         config: its stage says whether σ_d is learned, by setting it to its optimum in each step and, on fresh samples,
-            at the end; in stage ``encoder_elbo`` the decoder stays the truth's.
+            at the end; in stage ``encoder_elbo`` the decoder stays the truth's; in stage ``decoder_pairs`` the encoder
+            stays, and the objective is log p(x | z) on pairs (x, z) of the truth, whose decoder is its maximum.
         truth: p*.
         start: the truth's decoder with the encoder of :func:`train_encoder`; not changed.
         comparison: for the curve.
@@ -118,9 +119,12 @@ def train_joint(
     vae, learned = empty_vae(config), config.stage == "joint_learned"
     vae.load_state_dict(start.state_dict())
     vae.decoder.requires_grad_(config.stage != "encoder_elbo")
+    vae.encoder.requires_grad_(config.stage != "decoder_pairs")
 
     def loss(z: Tensor, generator: torch.Generator) -> Tensor:
         with half_precision(config):
+            if config.stage == "decoder_pairs":
+                return -vae.log_likelihood(truth.images(z, generator), z)
             noise = torch.randn(z.shape, generator=generator, device=z.device)
             return -vae.elbo(truth.images(z, generator), noise, set_sigma=learned)
 

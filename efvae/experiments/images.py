@@ -56,7 +56,7 @@ from efvae.train import Curve
 __all__ = ["STAGES", "STEM", "Config", "Solution", "data_sha256", "run", "solve"]
 
 #: Stages that start from the encoder by conditional likelihood.
-ENDS = ("encoder_elbo", "joint_fixed", "joint_learned")
+ENDS = ("encoder_elbo", "decoder_pairs", "joint_fixed", "joint_learned")
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class _Run:
         return vae
 
     def joint(self, truth: Truth, start: ImageVAE) -> ImageVAE:
-        """Stage ``joint_fixed``, ``joint_learned`` or ``encoder_elbo``."""
+        """A stage after the encoder, one of ``ENDS``."""
         stage = self.config.stage
         vae = empty_vae(self.config)
         curve, seconds = self._model(
@@ -353,6 +353,7 @@ _SHOWN = {
     "gan": ("data", "stage", "truth_seed"),
     "encoder": ("data", "stage", "encoder", "truth_seed"),
     "encoder_elbo": ("data", "stage", "encoder", "seed"),
+    "decoder_pairs": ("data", "stage", "encoder", "seed"),
     "joint_fixed": ("data", "stage", "encoder", "seed"),
     "joint_learned": ("data", "stage", "encoder", "seed"),
 }
