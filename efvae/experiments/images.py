@@ -4,7 +4,7 @@ One cell, with the stages it rests on; what is in the checkpoint folder is not c
 
     python -m efvae.experiments.images data=photographs stage=joint_learned seed=0 --checkpoint runs/images
 
-The paper's scale (64 × 64, width 64, CelebA, FID), killed and started again as often as need be::
+The paper's size and networks (it does not say how long it trained), killed and started again as often as need be::
 
     EFVAE_IMAGES=img_align_celeba.zip EFVAE_INCEPTION=pt_inception-2015-12-05-6726825d.pth \
     python -m efvae.experiments.images data=celeba features=inception size=64 width=64 gan_steps=8000 \
