@@ -138,7 +138,7 @@ def test_a_damaged_table_is_named(text, message, tmp_path):
     (tmp_path / "paper_values.csv").write_text(text)
     with pytest.raises(RecordError, match=message):
         scoreboard.targets(tmp_path)
-    with pytest.raises(RecordError, match="cannot read"):
+    with pytest.raises(RecordError, match="is not there: run this in a checkout"):
         scoreboard.targets(tmp_path / "nowhere")
 
 
