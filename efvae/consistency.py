@@ -57,8 +57,13 @@ def is_consistent(vae: VAE, x: Tensor, rule: Rule, tolerance: float = 1e-9) -> b
         vae, x, rule: see :func:`family_residual`; x holds every observation that the data can give.
         tolerance: largest residual taken for zero, in nats.
 
+    Raises:
+        ValueError: no observation.
+
     Paper: eq-3
     """
+    if not len(x):
+        raise ValueError("is_consistent: no observation, so that nothing is shown")
     return bool((family_residual(vae, x, rule) <= tolerance).all())
 
 

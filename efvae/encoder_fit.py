@@ -28,7 +28,7 @@ __all__ = [
 
 def _sum(weight: Tensor, value: Tensor) -> Tensor:
     """Σ_k weight_k value_k; a point of weight zero contributes nothing."""
-    return torch.where(weight > 0, weight * value, 0.0).sum(0)
+    return torch.where(weight == 0, 0.0, weight * value).sum(0)  # NaN stays NaN
 
 
 def reverse_gap(encoder: Conditional, x: Tensor, weights: Tensor, log_post: Tensor, rule: Rule) -> Tensor:

@@ -85,8 +85,13 @@ def gauss_hermite(nodes: int, mean: Tensor, std: Tensor) -> Rule:
         mean, std: shape ``(n,)``, float64, std > 0; of the posterior, not of the prior, where that is narrower.
 
     Raises:
-        ValueError: std is not positive, or there are more points than can be enumerated.
+        ValueError: other shapes, std is not positive, or there are more points than can be enumerated.
     """
+    if mean.ndim != 1 or std.shape != mean.shape:
+        raise ValueError(
+            f"gauss_hermite: mean and std need one number for each coordinate, got the shapes {tuple(mean.shape)} "
+            f"and {tuple(std.shape)}"
+        )
     if not bool((std > 0).all()):
         raise ValueError(f"gauss_hermite: std must be positive, got {std.tolist()}")
     check_state_count(nodes ** len(mean), f"a rule of {nodes} nodes in {len(mean)} coordinates")
@@ -132,22 +137,41 @@ def log_joint(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 
     Args:
         vae: the model, float64.
-        x: observations, shape ``(batch, *event)``, float64.
+        x: observations, shape ``(batch, *event)`` with one batch axis, float64.
         rule: points of the latent space.
 
     Raises:
-        ValueError: x or the model is not float64, or x is no value of a Bernoulli decoder.
+        ValueError: x or the model is not float64; x has another number of axes, something that is not finite, or is no
+            value of the decoder's family.
     """
     _require_float64(x, "x")
     for name, value in itertools.chain(vae.named_parameters(), vae.named_buffers()):
         if value.is_floating_point():
             _require_float64(value, f"the model's {name}")
-    if isinstance(vae.decoder(rule.points[:1]), Bernoulli) and not bool(((x == 0) | (x == 1)).all()):
+    _require_values(vae.decoder(rule.points[:1]), x)
+    return vae.log_joint(x, rule.points[:, None])
+
+
+def _require_values(decoder: ExponentialFamily, x: Tensor) -> None:
+    """Refuse observations that the decoder gives no probability whatever the code, or that would broadcast."""
+    if x.ndim != 1 + len(decoder.event_shape):
+        raise ValueError(
+            f"oracles take x of shape (batch, *event), here event {tuple(decoder.event_shape)}, got {tuple(x.shape)}: "
+            "flatten the axes in front, and give the result its shape back"
+        )
+    if isinstance(decoder, Bernoulli) and not bool(((x == 0) | (x == 1)).all()):
         raise ValueError(
             f"a Bernoulli decoder is a law on 0 and 1, and x has values from {x.amin():.3g} to {x.amax():.3g}: "
             "threshold them, or take another family"
         )
-    return vae.log_joint(x, rule.points[:, None])
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"x has {int((~x.isfinite()).sum())} values that are not finite: mend or drop them")
+    outside = (decoder.log_base_measure(x[:, None]) == -torch.inf).any(1)
+    if bool(outside.any()):
+        raise ValueError(
+            f"{int(outside.sum())} of {len(x)} observations are no values of the decoder's {type(decoder).__name__}, "
+            "such as documents of another length"
+        )
 
 
 def common_log_base_measure(decoder: ExponentialFamily, x: Tensor) -> Tensor:
@@ -195,6 +219,8 @@ def log_posterior(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 def _encoder_log_prob(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
     log_q = vae.encode(x).log_prob(rule.points[:, None])
     mass = (log_q.detach() + rule.log_weights[:, None]).logsumexp(0).exp()
+    if bool(mass.isnan().any()):
+        raise ValueError("the encoder's law q(z | x) is not a number: look for NaN in its network and in x")
     if bool(((mass - 1).abs() > COVERAGE).any()):
         worst = float(mass[(mass - 1).abs().argmax()])
         raise ValueError(
@@ -206,7 +232,7 @@ def _encoder_log_prob(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 def _expectation(log_q: Tensor, value: Tensor, rule: Rule) -> Tensor:
     """Σ_k w_k q(z_k) value_k; a point of probability zero contributes nothing."""
     weight = (log_q + rule.log_weights[:, None]).exp()
-    return torch.where(weight > 0, weight * value, 0.0).sum(0)
+    return torch.where(weight == 0, 0.0, weight * value).sum(0)  # NaN stays NaN
 
 
 def posterior_kl(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
@@ -252,7 +278,7 @@ def mean_field(log_joint: Tensor, n_bits: int, tolerance: float = 1e-12, max_swe
         Bernoulli with ``eta`` of shape ``(batch, m)``, without gradient.
 
     Raises:
-        ValueError: wrong number of rows, not float64.
+        ValueError: wrong number of rows, not float64, or something that is not finite.
         RuntimeError: not converged after ``max_sweeps``.
 
     Paper: sec-2, sec-4-1
@@ -260,6 +286,7 @@ def mean_field(log_joint: Tensor, n_bits: int, tolerance: float = 1e-12, max_swe
     _require_float64(log_joint, "log_joint")
     if len(log_joint) != 2**n_bits:
         raise ValueError(f"mean_field: {n_bits} bits need {2**n_bits} rows of log_joint, got {len(log_joint)}")
+    require_finite("mean_field", log_joint)
     bits = all_bits(n_bits)
     with torch.no_grad():
         table = log_joint - torch.logsumexp(log_joint, 0)

@@ -234,18 +234,11 @@ class ImageVAE(nn.Module):
         prior = Prior(torch.cat([zero, zero - 0.5]), Gaussian)
         image = tuple(self.decoder(zero[None]).shape[1:])
         decoder = Conditional(
-            _Flattened(self.decoder, (self.latent,)), lambda mean: GaussianFixedVariance.from_mean(mean, variance)
+            nn.Sequential(self.decoder, nn.Flatten()),
+            lambda mean: GaussianFixedVariance.from_mean(mean, variance),
+            event_axes=1,
         )
-        return VAE(prior, decoder, Conditional(_Flattened(self.encoder, image), Gaussian.from_mean_log_variance))
-
-
-class _Flattened(nn.Module):
-    """A network for batches of one axis as one for vectors with any leading axes."""
-
-    def __init__(self, network: nn.Module, event: tuple[int, ...]) -> None:
-        super().__init__()
-        self.network, self.event = network, event
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.network(x.reshape(-1, *self.event))
-        return found.reshape(*x.shape[:-1], -1)
+        encoder = Conditional(
+            nn.Sequential(nn.Unflatten(1, image), self.encoder), Gaussian.from_mean_log_variance, event_axes=1
+        )
+        return VAE(prior, decoder, encoder)

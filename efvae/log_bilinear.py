@@ -28,6 +28,9 @@ __all__ = [
     "prior_residual",
 ]
 
+#: How far from one the weights of observations may sum.
+WEIGHTS_TOLERANCE = 1e-6
+
 
 @dataclass(frozen=True)
 class JointTable:
@@ -162,9 +165,20 @@ def distance(table: JointTable, x_weights: Tensor | None = None) -> Tensor:
         table: see :func:`joint_table`.
         x_weights: w, summing to one, shape ``(batch,)``; default the same for all.
 
+    Raises:
+        ValueError: no observation, weights of another shape, or that do not sum to one.
+
     Paper: thm-1
     Own: own-projection
     """
+    n = table.values.shape[1]
+    if not n:
+        raise ValueError("distance: no observation, so that nothing is shown")
+    if x_weights is not None and (x_weights.shape != (n,) or abs(float(x_weights.sum()) - 1) > WEIGHTS_TOLERANCE):
+        raise ValueError(
+            f"distance: needs {n} weights that sum to one, got the shape {tuple(x_weights.shape)} and the sum "
+            f"{float(x_weights.sum()):g}"
+        )
     residual = table.values - fit(table).values(table.nu, table.psi)
     square = residual.square().mean(0)
     return (square.mean() if x_weights is None else (square * x_weights).sum()).sqrt()

@@ -16,6 +16,14 @@ __all__ = ["VAE", "CategoricalOver", "Conditional", "MakeFamily", "Prior"]
 MakeFamily = Callable[[Tensor], ExponentialFamily]
 
 
+#: Layers to which the second axis is the channels'.
+_ONE_BATCH_AXIS = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,  # instance normalisation too
+    nn.GroupNorm,
+)
+
+
 class Conditional(nn.Module):
     """A conditional exponential family: a network that gives the parameters of a family.
 
@@ -23,17 +31,32 @@ class Conditional(nn.Module):
 
         p(x | z) = h(x) exp(⟨ν(x), f(z)⟩ − A(f(z)))
 
+    Estimators and oracles ask for many codes at once, with axes in front: ``network`` sees ``(samples, *batch,
+    *event)``. Linear layers do not mind; those of convolution and normalisation take the second axis for channels.
+
     Args:
         network: maps the condition, shape ``(*batch, *event)``, to the input of ``family``.
         family: maps the network's output to a family; a module if it holds parameters of its own.
+        event_axes: number of axes of one condition, 1 for a code. If given, ``network`` is called with the axes in
+            front made one, ``(batch, *event)``.
+
+    Raises:
+        ValueError: ``network`` has layers of convolution or normalisation, and ``event_axes`` is not given.
 
     Paper: asm-1, eq-4a, eq-4b
     """
 
-    def __init__(self, network: nn.Module, family: MakeFamily) -> None:
+    def __init__(self, network: nn.Module, family: MakeFamily, *, event_axes: int | None = None) -> None:
         super().__init__()
         self.network = network
         self.family = family
+        self.event_axes = event_axes
+        for layer in network.modules():
+            if event_axes is None and isinstance(layer, _ONE_BATCH_AXIS):
+                raise ValueError(
+                    f"Conditional: {type(layer).__name__} takes one batch axis, estimators and oracles send several: "
+                    "give event_axes, the number of axes of one condition (1 for a code, 3 for an image)"
+                )
 
     def forward(self, condition: Tensor) -> ExponentialFamily:
         """The family given the condition, with batch shape ``(*batch)``.
@@ -41,13 +64,21 @@ class Conditional(nn.Module):
         Raises:
             TypeError: ``family`` makes something else, such as a ``torch.distributions`` law.
         """
-        made = self.family(self.network(condition))
+        made = self.family(self._natural(condition))
         if not isinstance(made, ExponentialFamily):
             raise TypeError(
                 f"Conditional: family must make an efvae.families.ExponentialFamily, got {type(made).__name__}: "
                 "take one of efvae.families, or write a subclass with its statistic, base measure and log-partition"
             )
         return made
+
+    def _natural(self, condition: Tensor) -> Tensor:
+        if self.event_axes is None:
+            found: Tensor = self.network(condition)
+            return found
+        lead = condition.shape[: condition.ndim - self.event_axes]
+        found = self.network(condition.reshape(-1, *condition.shape[len(lead) :]))
+        return found.reshape(*lead, *found.shape[1:])
 
     if TYPE_CHECKING:  # torch types a module's call as Any
 

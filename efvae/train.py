@@ -98,7 +98,7 @@ def fit(
     config: TrainConfig,
     *,
     evaluate: Callable[[], dict[str, float]] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     device: str | torch.device = "cpu",
     graph: bool = False,
     progress: Callable[[int, Curve], None] | None = None,
@@ -107,7 +107,8 @@ def fit(
 
     A run that was killed and is started again with the same checkpoint file ends, on one machine, with the same
     parameters and curve bit for bit as one that was not: the checkpoint holds parameters, optimiser state,
-    generator state and curve.
+    generator state and curve. That is so where all chance comes from the generator; layers such as dropout, and
+    estimators that are not given it, draw from torch's global one, which is not kept.
 
     Args:
         model: its parameters with ``requires_grad`` are trained, in place.
@@ -115,7 +116,8 @@ def fit(
         batch: the next batch, drawn with the generator.
         config: settings.
         evaluate: metrics for the curve, called at every ``eval_every``-th step.
-        checkpoint: file to resume from if it exists, and to write to every ``checkpoint_every`` steps.
+        checkpoint: file to resume from if it exists, and to write to every ``checkpoint_every`` steps. It belongs to
+            its settings, the number of steps included: to train on, start a new run from the trained model.
         device: where the generator lives; the model must be there already.
         graph: whether a step, ``batch`` and ``loss``, is work for :class:`efvae.devices.Repeated`: of fixed shape, with
             no look at a number. An accelerator is then told it once; on a CPU it changes nothing.
@@ -137,6 +139,7 @@ def fit(
     generator = torch.Generator(device).manual_seed(config.seed)
     fingerprint = config.fingerprint(model)
     start, curve = 0, Curve()
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.exists():
         start, curve = load_checkpoint(checkpoint, model, optimizer, generator, fingerprint)
     # Looking at the loss stalls an accelerator, so there NaN is looked for only where the curve is.

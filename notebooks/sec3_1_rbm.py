@@ -25,6 +25,7 @@ from efvae import exact, records
 from efvae.data.digits import load_digits
 from efvae.plots import rbm as plots
 from efvae.consistency import posterior_gap
+from efvae.experiments import rbm_few
 from efvae.experiments.rbm import STEM, Config, solve
 from efvae.experiments.rbm_training import train
 from efvae.families import Bernoulli, all_bits
@@ -364,3 +365,70 @@ for m in (4, 8):
     print(f"  prior lose {loss.mean():.2f} ± {loss.std():.2f} nats of test ELBO")
     assert (correlation > 0).all()
     assert (loss > 0).all()
+
+# %% [markdown]
+# (sec-3-1-few-lab)=
+# ## Few images, recorded runs
+#
+# Stored records of {py:mod}`efvae.experiments.rbm_few`: 8 bits, the first $n$ training images of five splits. One decoder with a hidden layer is trained by the exact ELBO, with a factorized
+# encoder that has a hidden layer too, and by its exact likelihood; an RBM by its exact likelihood. Each run is kept where its own objective on the 300 validation images was best, and of three learning rates
+# the one with the best mean of that is taken ({py:class}`~efvae.experiments.rbm_few.Config`). *least gap*: of the best factorized posterior for each image, under the trained decoder and prior.
+
+# %% mystnb={"figure": {"name": "own-few-figure", "caption": "Log-likelihood of test images against the number of training images, 8 bits. Large marks: means over five splits; small marks: the splits. From stored records."}, "image": {"alt": "FEWALT"}}
+FEW = {"elbo": "VAE by ELBO", "likelihood": "same decoder by likelihood", "rbm": "RBM by likelihood"}
+
+
+def objective_of(record: records.Record) -> float:
+    """What the run was stopped by."""
+    kind = "elbo" if record.config["objective"] == "elbo" else "log_likelihood"
+    return record.metrics[f"{kind}_validation"]
+
+
+by_rate: dict[tuple[str, int], dict[float, list[records.Record]]] = {}
+for record in records.load_like(rbm_few.STEM, rbm_few.Config(), free=("objective", "images", "seed", "learning_rate")):
+    key = record.config["objective"], record.config["images"]
+    by_rate.setdefault(key, {}).setdefault(record.config["learning_rate"], []).append(record)
+few = {}
+for key, rates_of in by_rate.items():
+    best = max(rates_of, key=lambda rate: sum(map(objective_of, rates_of[rate])) / len(rates_of[rate]))
+    few[key] = best, sorted(rates_of[best], key=lambda record: record.config["seed"])
+
+
+def of_few(objective: str, n: int, metric: str) -> torch.Tensor:
+    return torch.tensor([record.metrics[metric] for record in few[objective, n][1]])
+
+
+few_sizes = sorted({n for _, n in few})
+figure = plots.few_images(
+    {
+        name: {n: of_few(objective, n, "log_likelihood_test").tolist() for n in few_sizes}
+        for objective, name in FEW.items()
+    }
+)
+plt.show()
+
+# %% tags=["hide-input"]
+print("mean ± standard deviation over splits, nats per image")
+print(
+    f"{'images':>6} {'trained by':11} {'rate':>6} {'train log p':14}{'test log p':14}{'least gap, test':16} best step"
+)
+for n in few_sizes:
+    for objective in FEW:
+        rate, rows_few = few[objective, n]
+        told = [
+            of_few(objective, n, name) for name in ("log_likelihood_train", "log_likelihood_test", "least_gap_test")
+        ]
+        spread = [f"{v.mean().round(decimals=2) + 0.0:.2f} ± {v.std():.2f}" for v in told]
+        steps_few = sorted(int(record.metrics["best_step"]) for record in rows_few)
+        print(
+            f"{n:6} {objective:11} {rate:6g} {spread[0]:14}{spread[1]:14}{spread[2]:16} {steps_few[0]} to {steps_few[-1]}"
+        )
+print("\nELBO less likelihood, and RBM less each, log p of test images, split by split:")
+for n in few_sizes:
+    for one, other in (("elbo", "likelihood"), ("rbm", "elbo"), ("rbm", "likelihood")):
+        ahead_few = of_few(one, n, "log_likelihood_test") - of_few(other, n, "log_likelihood_test")
+        error = ahead_few.std() / len(ahead_few) ** 0.5
+        count = int((ahead_few > 0).sum())
+        print(
+            f"{n:6} {one:5} − {other:11} {ahead_few.mean():6.2f} ± {error:.2f}, above zero on {count} of {len(ahead_few)}"
+        )

@@ -17,11 +17,22 @@ from efvae.descent import maximize, minimize
 from efvae.encoder_fit import best_free_encoder, gap_parts
 from efvae.encoder_gap import code_products, family_gap, train_encoder
 from efvae.estimators import Exact, Reinforce, Reparameterized, gauss_hermite_nodes
-from efvae.families import Bernoulli, Categorical, ExponentialFamily, Gaussian, GaussianFixedVariance, all_bits
+from efvae.families import (
+    Bernoulli,
+    Categorical,
+    ExponentialFamily,
+    Gaussian,
+    GaussianFixedVariance,
+    Multinomial,
+    Tabular,
+    all_bits,
+)
 from efvae.gaussian.conditionals import gelman_meng, normal_conditionals
 from efvae.gaussian.curves import gap_of_curve
 from efvae.gaussian.joint import rotate_latent
 from efvae.models import VAE, Conditional, Prior
+from efvae.objectives import elbo
+from efvae.train import TrainConfig, fit
 from tests.cases import CASES, Case
 
 F64 = torch.float64
@@ -247,7 +258,7 @@ def test_a_base_measure_that_is_not_one_must_give_its_mean() -> None:
     q = Poisson(torch.tensor([1.5], dtype=F64))
     x = torch.arange(40, dtype=F64)[:, None]
     assert torch.allclose(q.log_prob(x), torch.from_numpy(stats.poisson.logpmf(x[:, 0].numpy(), math.exp(1.5))))
-    with pytest.raises(ValueError, match="h is not 1, so the family must give expected_log_base_measure"):
+    with pytest.raises(ValueError, match=r"Poisson must give expected_log_base_measure, .*if h = 1"):
         q.entropy()
 
 
@@ -489,3 +500,169 @@ def test_grey_values_are_refused_however_the_family_is_made() -> None:
     vae, x, rule = of_bits(Conditional(nn.Linear(3, 2), partial(Bernoulli)))
     with pytest.raises(ValueError, match="a law on 0 and 1"):
         exact.log_marginal(vae, x, rule)
+
+
+# --- what a user's first program meets ------------------------------------------------------------------------------
+
+
+def small_vae() -> tuple[VAE, exact.Rule, Tensor]:
+    torch.manual_seed(3)
+    decoder, encoder = (
+        Conditional(nn.Linear(3, 5).double(), Bernoulli),
+        Conditional(nn.Linear(5, 3).double(), Bernoulli),
+    )
+    vae = VAE(Prior(torch.zeros(3, dtype=F64), Bernoulli), decoder, encoder).requires_grad_(requires_grad=False)
+    return vae, exact.enumerate_states(vae.prior()), (torch.rand(8, 5, generator=source()) < 0.5).double()
+
+
+def test_nan_in_an_encoder_is_no_zero_gap() -> None:
+    vae, rule, x = small_vae()
+    vae.encoder.network.weight[0, 0] = torch.nan
+    for oracle in (exact.posterior_kl, exact.elbo):
+        with pytest.raises(ValueError, match=r"the encoder's law q\(z \| x\) is not a number"):
+            oracle(vae, x, rule)
+    q = Bernoulli(torch.full((3,), torch.nan, dtype=F64))
+    assert Exact().expectation(q, lambda z: z.sum(-1)).isnan()
+
+
+def test_observations_that_no_code_explains_are_refused() -> None:
+    vae, rule, x = small_vae()
+    vae.decoder.family = lambda mean: GaussianFixedVariance.from_mean(mean, 1.0)
+    x[2, 1] = torch.nan
+    with pytest.raises(ValueError, match="x has 1 values that are not finite"):
+        exact.log_marginal(vae, x, rule)
+    vae.decoder.family = lambda eta: Multinomial(eta, 4)
+    counts = torch.tensor([[4, 0, 0, 0, 0], [2, 2, 0, 0, 0], [2, 3, 0, 0, 0]], dtype=F64)
+    assert exact.log_marginal(vae, counts[:2], rule).isfinite().all()
+    with pytest.raises(ValueError, match="1 of 3 observations are no values of the decoder's Multinomial"):
+        exact.log_marginal(vae, counts, rule)
+
+
+def test_more_batch_axes_are_refused_by_oracles_and_taken_by_objectives() -> None:
+    """Eight codes beside eight rows would pair code k with row k."""
+    vae, rule, x = small_vae()
+    rows = torch.stack([x, 1 - x], 1)
+    with pytest.raises(
+        ValueError, match=r"oracles take x of shape \(batch, \*event\), here event \(5,\), got \(8, 2, 5\)"
+    ):
+        exact.log_marginal(vae, rows, rule)
+    assert torch.allclose(elbo(vae, rows, Exact())[:, 0], exact.elbo(vae, x, rule))
+
+
+def test_a_rule_needs_a_deviation_for_each_coordinate() -> None:
+    mean = torch.zeros(2, dtype=F64)
+    for std in (torch.tensor(0.5, dtype=F64), torch.full((1,), 0.5, dtype=F64)):
+        with pytest.raises(ValueError, match="one number for each coordinate"):
+            exact.gauss_hermite(20, mean, std)
+    rule = exact.gauss_hermite(20, mean, torch.full((2,), 0.5, dtype=F64))
+    law = Gaussian.from_mean_variance(mean, torch.full((2,), 0.25, dtype=F64))
+    assert abs(float((law.log_prob(rule.points) + rule.log_weights).logsumexp(0))) < 1e-12
+
+
+def test_settings_of_a_family_of_ones_own_belong_to_it() -> None:
+    class Binomials(ExponentialFamily):
+        event_shape = torch.Size([1])
+
+        def __init__(self, eta: Tensor, trials: int) -> None:
+            super().__init__(eta)
+            self.trials = trials
+
+        def sufficient_statistic(self, x: Tensor) -> Tensor:
+            return x
+
+        def log_base_measure(self, x: Tensor) -> Tensor:
+            n = torch.tensor(float(self.trials))
+            return (torch.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n - x + 1)).sum(-1)
+
+        def log_partition(self) -> Tensor:
+            return self.trials * Bernoulli(self.eta).log_partition()
+
+        def sample(self, sample_shape=(), generator=None) -> Tensor:
+            return Bernoulli(self.eta).sample((*sample_shape, self.trials), generator).sum(len(sample_shape))
+
+        def with_eta(self, eta: Tensor) -> Binomials:
+            return Binomials(eta, self.trials)
+
+    five, ten = (Binomials(torch.zeros(1, dtype=F64), n) for n in (5, 10))
+    assert five.kl(five.with_eta(five.eta + 1)) > 0
+    with pytest.raises(ValueError, match="two members of one family with one base measure"):
+        ten.kl(five)
+
+
+def test_networks_for_one_batch_axis_have_to_say_so() -> None:
+    """Batch normalisation takes the axis of the codes for channels where the numbers agree, and nobody notices."""
+    layers = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 5)).double()
+    with torch.no_grad():
+        layers[1].running_mean.copy_(torch.randn(16, generator=source(1)))
+    layers.eval()
+    with pytest.raises(ValueError, match="BatchNorm1d takes one batch axis"):
+        Conditional(layers, Bernoulli)
+    image = nn.Sequential(nn.Unflatten(1, (1, 1, 3)), nn.ConvTranspose2d(1, 1, (1, 3)), nn.Flatten())
+    with pytest.raises(ValueError, match="ConvTranspose2d takes one batch axis"):
+        Conditional(image, Bernoulli)
+    decoder = Conditional(layers, Bernoulli, event_axes=1)
+    codes = torch.randn(16, 4, 3, generator=source(2), dtype=F64)
+    with torch.no_grad():
+        found = decoder(codes).eta
+        assert torch.allclose(found, torch.stack([layers(codes[:, k]) for k in range(4)], 1))
+        vae, rule, x = small_vae()
+        vae.decoder = decoder
+        by_hand = Bernoulli(layers(rule.points)).log_prob(x[:, None]).T + vae.prior().log_prob(rule.points)[:, None]
+        assert torch.allclose(exact.log_joint(vae, x, rule), by_hand)
+        vae.decoder = Conditional(image.double(), Bernoulli, event_axes=1)
+        assert elbo(vae, x, Exact()).shape == (8,)
+
+
+def test_a_table_with_a_state_of_probability_zero() -> None:
+    states = all_bits(2)
+    base = torch.tensor([0.0, 0.0, 0.0, -torch.inf], dtype=F64)
+    law = Tabular(torch.zeros(2, dtype=F64), states, states, base)
+    assert torch.allclose(law.log_prob(states).exp(), torch.tensor([1 / 3, 1 / 3, 1 / 3, 0.0], dtype=F64))
+    assert float(law.entropy()) == pytest.approx(math.log(3))
+    table = torch.zeros(4, 1, dtype=F64)
+    table[3] = -torch.inf
+    with pytest.raises(ValueError, match=r"mean_field: log p\(x, z\) must be finite"):
+        exact.mean_field(table, 2)
+
+
+def test_settings_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one for each law of the batch \(\), got the shape \(2,\)"):
+        Multinomial(torch.zeros(4), torch.tensor([2.0, 3.0]))
+    with pytest.raises(ValueError, match=r"broadcastable to the shape of eta, \(3,\), got \(5, 3\)"):
+        GaussianFixedVariance(torch.zeros(3), torch.ones(5, 3))
+    assert GaussianFixedVariance(torch.zeros(2, 3), torch.ones(2, 1)).sample().shape == (2, 3)
+
+
+def test_distances_want_observations_and_weights_that_sum_to_one() -> None:
+    vae, rule, x = small_vae()
+    table = log_bilinear.joint_table(vae, x, rule)
+    weights = torch.full((8,), 1 / 8, dtype=F64)
+    assert torch.allclose(log_bilinear.distance(table, weights), log_bilinear.distance(table))
+    for wrong in (weights[:, None], weights * 100, weights[:4] * 2):
+        with pytest.raises(ValueError, match="needs 8 weights that sum to one"):
+            log_bilinear.distance(table, wrong)
+    with pytest.raises(ValueError, match="no observation"):
+        log_bilinear.distance(log_bilinear.joint_table(vae, x[:0], rule))
+    with pytest.raises(ValueError, match="no observation"):
+        consistency.is_consistent(vae, x[:0], rule)
+
+
+@pytest.mark.parametrize("size", [0.3, 5.0, 15.0, 40.0])
+def test_bits_that_are_nearly_sure_keep_their_digits_in_single_precision(size) -> None:
+    eta = torch.tensor([size, -size, size])
+    q, other = Bernoulli(eta), Bernoulli(eta + torch.tensor([0.01, 0.5, -0.2]))
+    q64, other64 = Bernoulli(eta.double()), Bernoulli(other.eta.double())
+    assert float(q.entropy()) == pytest.approx(float(q64.entropy()), rel=1e-5)
+    assert float(q.kl(other)) == pytest.approx(float(q64.kl(other64)), rel=1e-2)
+    by_sum = sum(stats.bernoulli(1 / (1 + math.exp(-e))).entropy() for e in q64.eta.tolist() if abs(e) < 30)
+    if size < 30:
+        assert float(q64.entropy()) == pytest.approx(float(by_sum), rel=1e-8)
+
+
+def test_a_checkpoint_may_be_named_by_text(tmp_path) -> None:
+    model = nn.Linear(1, 1)
+    settings = TrainConfig(4, checkpoint_every=2, eval_every=2)
+    curve = fit(model, lambda x, g: model(x).square()[:, 0], lambda g: torch.randn(3, 1, generator=g), settings,
+                checkpoint=str(tmp_path / "state.safetensors"))  # fmt: skip
+    assert curve["step"] == [2.0, 4.0]
+    assert (tmp_path / "state.safetensors").is_file()

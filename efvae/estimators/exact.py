@@ -63,7 +63,7 @@ class Exact:
         z = z.expand(-1, *q.batch_shape, *q.event_shape)
         weight, value = q.log_prob(z).exp(), f(z)
         # A state of probability zero contributes nothing, also where f is −inf there.
-        return torch.where(weight > 0, weight * value, 0.0).sum(0)
+        return torch.where(weight == 0, 0.0, weight * value).sum(0)  # NaN stays NaN
 
 
 def gauss_hermite_nodes(nodes: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from efvae.families.base import ExponentialFamily, check_state_count, uniform
 
@@ -68,6 +69,22 @@ class Bernoulli(ExponentialFamily):
 
     def mean(self) -> Tensor:
         return torch.sigmoid(self.eta)
+
+    # A − ⟨η, ∇A⟩ loses its digits in float32 where a bit is nearly certain: more than half of the entropy at η = 15. So
+    # these two are sums over the values of each bit.
+
+    def kl(self, other: ExponentialFamily) -> Tensor:
+        self._refuse_another_family(other)
+        of_one = logsigmoid(self.eta) - logsigmoid(other.eta)
+        of_zero = logsigmoid(-self.eta) - logsigmoid(-other.eta)
+        return (torch.sigmoid(self.eta) * of_one + torch.sigmoid(-self.eta) * of_zero).sum(-1)
+
+    def entropy(self) -> Tensor:
+        of_one, of_zero = (
+            torch.sigmoid(self.eta) * logsigmoid(self.eta),
+            torch.sigmoid(-self.eta) * logsigmoid(-self.eta),
+        )
+        return -(of_one + of_zero).sum(-1)
 
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():

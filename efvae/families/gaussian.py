@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily
+from efvae.families.base import ExponentialFamily, fits
 
 __all__ = ["Gaussian", "GaussianFixedVariance"]
 
@@ -147,7 +147,7 @@ class GaussianFixedVariance(ExponentialFamily):
         variance: σ² > 0, a number or a tensor broadcastable to ``(*batch, n)``; it may carry a gradient.
 
     Raises:
-        ValueError: a variance that is not positive (a tensor's is looked at on the CPU only).
+        ValueError: a variance of another shape, or not positive (a tensor's is looked at on the CPU only).
 
     Paper: sec-3-1, sec-4-1
     """
@@ -157,6 +157,11 @@ class GaussianFixedVariance(ExponentialFamily):
     def __init__(self, eta: Tensor, variance: float | Tensor) -> None:
         super().__init__(eta)
         self.variance = torch.as_tensor(variance, dtype=eta.dtype, device=eta.device)
+        if not fits(self.variance.shape, eta.shape):
+            raise ValueError(
+                f"GaussianFixedVariance: the variance must be broadcastable to the shape of eta, {tuple(eta.shape)}, "
+                f"got {tuple(self.variance.shape)}"
+            )
         if self.variance.device.type == "cpu" and not bool((self.variance.detach() > 0).all()):
             raise ValueError(f"GaussianFixedVariance: the variance must be positive, got {variance}")
 

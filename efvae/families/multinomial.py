@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, check_state_count
+from efvae.families.base import ExponentialFamily, check_state_count, fits
 
 __all__ = ["Multinomial"]
 
@@ -28,7 +28,7 @@ class Multinomial(ExponentialFamily):
         total: document length l, a whole number ≥ 0 or a tensor of them broadcastable to ``batch``.
 
     Raises:
-        ValueError: a negative or fractional length (a tensor's is looked at on the CPU only).
+        ValueError: lengths of another shape; a negative or fractional length (a tensor's is looked at on the CPU only).
 
     Paper: eq-13, sec-3-1
     """
@@ -38,6 +38,11 @@ class Multinomial(ExponentialFamily):
     def __init__(self, eta: Tensor, total: int | Tensor) -> None:
         super().__init__(eta)
         self.total = torch.as_tensor(total, dtype=eta.dtype, device=eta.device)
+        if not fits(self.total.shape, self.batch_shape):
+            raise ValueError(
+                f"Multinomial: total must be one length or one for each law of the batch {tuple(self.batch_shape)}, "
+                f"got the shape {tuple(self.total.shape)}"
+            )
         if self.total.device.type == "cpu" and bool(((self.total < 0) | (self.total != self.total.floor())).any()):
             raise ValueError(f"Multinomial: total must be whole and not negative, got {total}")
 

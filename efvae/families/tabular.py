@@ -26,7 +26,7 @@ class Tabular(ExponentialFamily):
         eta: natural parameters, shape ``(*batch, d)``.
         states: the states, shape ``(k, n)``, pairwise different.
         statistic: ν of each state, shape ``(k, d)``.
-        log_base: log h of each state in nats, shape ``(k,)``; default 0.
+        log_base: log h of each state in nats, shape ``(k,)``; default 0; −inf for a state that has none.
 
     Raises:
         ValueError: the tables do not fit each other.
@@ -54,15 +54,14 @@ class Tabular(ExponentialFamily):
     def with_eta(self, eta: Tensor) -> Tabular:
         return Tabular(eta, self.states, self.statistic, self.log_base)
 
-    def _one_hot(self, x: Tensor) -> Tensor:
-        return (x.unsqueeze(-2) == self.states).all(-1).to(self.statistic.dtype)
+    def _is_state(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(-2) == self.states).all(-1)
 
     def sufficient_statistic(self, x: Tensor) -> Tensor:
-        return self._one_hot(x) @ self.statistic
+        return self._is_state(x).to(self.statistic.dtype) @ self.statistic
 
     def log_base_measure(self, x: Tensor) -> Tensor:
-        one_hot = self._one_hot(x)
-        return one_hot @ self.log_base + one_hot.sum(-1).log()  # −inf outside the list
+        return torch.where(self._is_state(x), self.log_base, -torch.inf).amax(-1)  # −inf outside the list
 
     def _log_weight(self) -> Tensor:
         return self.eta @ self.statistic.T + self.log_base
@@ -74,7 +73,8 @@ class Tabular(ExponentialFamily):
         return torch.softmax(self._log_weight(), -1) @ self.statistic
 
     def expected_log_base_measure(self) -> Tensor:
-        return torch.softmax(self._log_weight(), -1) @ self.log_base
+        probability = torch.softmax(self._log_weight(), -1)
+        return torch.where(probability > 0, probability * self.log_base, 0.0).sum(-1)
 
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():

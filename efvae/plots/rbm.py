@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["annealing", "baselines", "prior_and_gap"]
+__all__ = ["annealing", "baselines", "few_images", "prior_and_gap"]
 
 BLACK, BLUE, VERMILION = "black", "#0072b2", "#d55e00"
 
@@ -93,4 +93,30 @@ def baselines(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     axes[0].set_yticks(range(len(rows)), list(rows))
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9, frameon=False)
+    return figure
+
+
+def few_images(found: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
+    """Test log-likelihood against the number of training images: means, with a mark for each seed.
+
+    Args:
+        found: for each model, for each number of images, one value a seed; at most four models.
+
+    Own: own-digits-few
+    """
+    figure, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
+    styles = [("o-", BLACK), ("s--", VERMILION), ("^:", BLUE), ("d-.", "0.5")]
+    sizes = sorted({n for values in found.values() for n in values})
+    for (name, values), (style, colour), shift in zip(found.items(), styles, (0.96, 1.0, 1.04, 1.08), strict=False):
+        own = sorted(values)
+        places = [shift * n for n in own]  # side by side
+        means = [sum(values[n]) / len(values[n]) for n in own]
+        ax.plot(places, means, style, color=colour, markersize=6, label=name)
+        for place, n in zip(places, own, strict=True):
+            ax.plot([place] * len(values[n]), values[n], style[0], color=colour, markersize=2.5, markerfacecolor="none")
+    ax.set(xscale="log", xlabel="training images", ylabel=r"$\log p(x)$ on test images [nats]")
+    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.minorticks_off()
+    ax.grid(axis="y", color="0.9")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8.5, frameon=False)
     return figure
