@@ -20,7 +20,7 @@ from torch import Tensor
 from efvae.estimators import gauss_hermite_nodes
 from efvae.families import Bernoulli, ExponentialFamily, all_bits
 from efvae.families.base import check_state_count
-from efvae.models import VAE
+from efvae.models import VAE, require_settled
 
 __all__ = [
     "COVERAGE",
@@ -148,7 +148,8 @@ def log_joint(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
     for name, value in itertools.chain(vae.named_parameters(), vae.named_buffers()):
         if value.is_floating_point():
             _require_float64(value, f"the model's {name}")
-    _require_values(vae.decoder(rule.points[:1]), x)
+    require_settled(vae)
+    _require_values(vae.decoder(rule.points[:1, None]), x)
     return vae.log_joint(x, rule.points[:, None])
 
 
@@ -166,7 +167,7 @@ def _require_values(decoder: ExponentialFamily, x: Tensor) -> None:
         )
     if not bool(x.isfinite().all()):
         raise ValueError(f"x has {int((~x.isfinite()).sum())} values that are not finite: mend or drop them")
-    outside = (decoder.log_base_measure(x[:, None]) == -torch.inf).any(1)
+    outside = (decoder.log_base_measure(x) == -torch.inf).reshape(-1, len(x)).any(0) if len(x) else x.new_zeros(0)
     if bool(outside.any()):
         raise ValueError(
             f"{int(outside.sum())} of {len(x)} observations are no values of the decoder's {type(decoder).__name__}, "
@@ -202,8 +203,19 @@ def log_marginal(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 
         log Σ_k w_k p(x, z_k)
 
+    Raises:
+        ValueError: the rule does not sum a prior of probabilities to one; or see :func:`log_joint`. Of a density the
+            rule need cover the posterior only, and whether it does is not known.
+
     Paper: sec-2
     """
+    prior = vae.prior()
+    if prior.discrete:
+        mass = float((prior.log_prob(rule.points) + rule.log_weights).logsumexp(0).exp())
+        if not abs(mass - 1) <= COVERAGE:
+            raise ValueError(
+                f"the rule sums the prior to {mass:.8g}, not 1: take enumerate_states(vae.prior()) for its codes"
+            )
     return torch.logsumexp(log_joint(vae, x, rule) + rule.log_weights[:, None], 0)
 
 

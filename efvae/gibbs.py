@@ -96,10 +96,11 @@ def annealed_log_partition(
         chains: number of independent chains, at least 2.
         temperatures: T ≥ 1, evenly spaced.
         generator: source of randomness.
-        base: u_0, shape ``(n,)``; the logits of the data's own means make good ones. Without it u_0 = u.
+        base: u_0, shape ``(n,)``; the logits of the data's own means, kept off 0 and 1, make good ones. Without it
+            u_0 = u.
 
     Raises:
-        ValueError: fewer than two chains, no temperature, or a base of another shape.
+        ValueError: fewer than two chains, no temperature, or a base of another shape or not finite.
 
     Own: own-ais
     """
@@ -111,6 +112,8 @@ def annealed_log_partition(
     if start.shape != model.visible_bias.shape:
         raise ValueError(f"annealed_log_partition: base must have shape {tuple(model.visible_bias.shape)}, got "
                          f"{tuple(start.shape)}")  # fmt: skip
+    if not bool(start.isfinite().all()):
+        raise ValueError("annealed_log_partition: base must be finite: keep means off 0 and 1 before logit")
     visible, latent = model.visible, model.latent
     weight, change, v = model.weight, model.visible_bias - start, model.latent_bias
     with torch.no_grad():

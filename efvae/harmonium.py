@@ -72,6 +72,11 @@ class Harmonium(nn.Module):
         super().__init__()
         if sum_over not in ("latent", "visible"):
             raise ValueError(f"Harmonium: sum_over must be 'latent' or 'visible', got {sum_over!r}")
+        if visible_bias.ndim != 1 or latent_bias.ndim != 1:
+            raise ValueError(
+                f"Harmonium: the biases must have the shapes (n,) and (m,), got {tuple(visible_bias.shape)} and "
+                f"{tuple(latent_bias.shape)}"
+            )
         if weight.shape != (*visible_bias.shape, *latent_bias.shape):
             raise ValueError(
                 f"Harmonium: weight must have shape (n, m) = ({visible_bias.numel()}, {latent_bias.numel()}), "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efvae.families import Categorical, ExponentialFamily
 
-__all__ = ["VAE", "CategoricalOver", "Conditional", "MakeFamily", "Prior"]
+__all__ = ["VAE", "CategoricalOver", "Conditional", "MakeFamily", "Prior", "require_settled"]
 
 #: Turns a network's output into a family, e.g. ``Bernoulli`` or ``Gaussian.from_mean_log_variance``.
 MakeFamily = Callable[[Tensor], ExponentialFamily]
@@ -55,7 +55,7 @@ class Conditional(nn.Module):
             if event_axes is None and isinstance(layer, _ONE_BATCH_AXIS):
                 raise ValueError(
                     f"Conditional: {type(layer).__name__} takes one batch axis, estimators and oracles send several: "
-                    "give event_axes, the number of axes of one condition (1 for a code, 3 for an image)"
+                    "give event_axes=1, for conditions that are vectors; a network of images begins with nn.Unflatten"
                 )
 
     def forward(self, condition: Tensor) -> ExponentialFamily:
@@ -85,6 +85,20 @@ class Conditional(nn.Module):
         def __call__(self, condition: Tensor) -> ExponentialFamily: ...  # noqa: D102
 
 
+def require_settled(model: nn.Module) -> None:
+    """Refuse layers that act on chance, or on the other examples of a batch, while a model is in training mode.
+
+    Raises:
+        ValueError: there is dropout or batch normalisation in training mode.
+    """
+    for layer in model.modules():
+        if layer.training and isinstance(layer, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
+            raise ValueError(
+                f"{type(layer).__name__} is in training mode, where laws depend on chance or on the rest of the batch: "
+                "call eval() first"
+            )
+
+
 class CategoricalOver(nn.Module):
     """Makes the categorical family over given states from logits: for an encoder or prior that knows no restriction.
 
@@ -106,7 +120,7 @@ class CategoricalOver(nn.Module):
 
     def forward(self, eta: Tensor) -> Categorical:
         """The family with logits ``eta`` of shape ``(*batch, k)``."""
-        return Categorical(eta, self.states)
+        return Categorical(eta, self.states.to(eta.dtype))
 
 
 class Prior(nn.Module):
@@ -120,11 +134,16 @@ class Prior(nn.Module):
         family: maps ``eta`` to a family.
         learn: whether ``eta`` is a parameter or fixed.
 
+    Raises:
+        ValueError: ``eta`` has another number of axes.
+
     Paper: sec-2
     """
 
     def __init__(self, eta: Tensor, family: MakeFamily, *, learn: bool = False) -> None:
         super().__init__()
+        if eta.ndim != 1:
+            raise ValueError(f"Prior: eta must have the shape (d,) of one law, got {tuple(eta.shape)}")
         self.family = family
         self.eta: Tensor
         if learn:
@@ -168,14 +187,37 @@ class VAE(nn.Module):
         Returns:
             Tensor of shape ``sample + batch``.
         """
-        return self.prior().log_prob(z) + self.decoder(z).log_prob(x)
+        return self.prior().log_prob(z) + self.decode(z).log_prob(x)
+
+    def decode(self, z: Tensor) -> ExponentialFamily:
+        """The distribution p(x | z), with the axes of z in front of a code as batch shape.
+
+        Args:
+            z: latent values, shape ``(*batch, *event)``.
+
+        Raises:
+            ValueError: the decoder gives another batch shape, which would broadcast with the data to wrong pairs.
+        """
+        made = self.decoder(z)
+        axes = z.shape[: z.ndim - len(self.prior().event_shape)]
+        found = made.batch_shape
+        if len(found) != len(axes) or any(a not in (1, b) for a, b in zip(axes, found, strict=True)):
+            raise ValueError(
+                f"the decoder makes laws of batch shape {tuple(found)} from codes of batch shape {tuple(axes)}: its "
+                "network must keep the axes in front; Conditional's event_axes=1 does it for a network that takes one"
+            )
+        return made
 
     def encode(self, x: Tensor) -> ExponentialFamily:
         """The distribution q(z | x), with batch shape ``(*batch)``.
 
         Raises:
-            ValueError: it is over codes of another shape than the prior, or one is a density and the other counts.
+            ValueError: x has another dtype than the encoder's parameters; or q is over codes of another shape than the
+                prior, or one is a density and the other counts.
         """
+        own = next((p.dtype for p in self.encoder.parameters() if p.is_floating_point()), x.dtype)
+        if x.dtype != own:
+            raise ValueError(f"x is {x.dtype}, the encoder's parameters are {own}: give x.to({own})")
         q, prior = self.encoder(x), self.prior()
         if q.event_shape != prior.event_shape:
             raise ValueError(

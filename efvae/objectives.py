@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from efvae.estimators import Estimator
-from efvae.models import VAE
+from efvae.models import VAE, require_settled
 
 __all__ = ["elbo", "iwae_bound"]
 
@@ -41,7 +41,7 @@ def elbo(vae: VAE, x: Tensor, estimator: Estimator, generator: torch.Generator |
     q = vae.encode(x)
     prior = vae.prior()
     if q.same_base_measure(prior):
-        reconstruction = estimator.expectation(q, lambda z: vae.decoder(z).log_prob(x), generator)
+        reconstruction = estimator.expectation(q, lambda z: vae.decode(z).log_prob(x), generator)
         return reconstruction - q.kl(prior)
     return estimator.expectation(q, lambda z: vae.log_joint(x, z), generator) + q.entropy()
 
@@ -68,12 +68,13 @@ def iwae_bound(vae: VAE, x: Tensor, samples: int, generator: torch.Generator | N
         The bound in nats, shape ``batch``.
 
     Raises:
-        ValueError: ``samples`` < 1.
+        ValueError: ``samples`` < 1, or dropout or batch normalisation in training mode.
 
     Own: own-your-vae-beyond
     """
     if samples < 1:
         raise ValueError(f"iwae_bound: samples must be at least 1, got {samples}")
+    require_settled(vae)
     q = vae.encode(x)
     z = q.sample((samples,), generator)
     return torch.logsumexp(vae.log_joint(x, z) - q.log_prob(z), 0) - math.log(samples)

@@ -130,7 +130,7 @@ def fit(
         TrainingError: the loss, a parameter or a metric became NaN or infinite; the checkpoint on disk is still the
             last sound one.
         efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
-        ValueError: ``evaluate`` returns a ``step`` or ``loss``.
+        ValueError: ``evaluate`` returns a ``step`` or ``loss``; or a checkpoint that is never written.
 
     Paper: sec-4-1
     """
@@ -139,7 +139,7 @@ def fit(
     generator = torch.Generator(device).manual_seed(config.seed)
     fingerprint = config.fingerprint(model)
     start, curve = 0, Curve()
-    checkpoint = None if checkpoint is None else Path(checkpoint)
+    checkpoint = _to_write(checkpoint, config)
     if checkpoint is not None and checkpoint.exists():
         start, curve = load_checkpoint(checkpoint, model, optimizer, generator, fingerprint)
     # Looking at the loss stalls an accelerator, so there NaN is looked for only where the curve is.
@@ -178,7 +178,16 @@ def fit(
     return curve
 
 
+def _to_write(checkpoint: Path | str | None, config: TrainConfig) -> Path | None:
+    if checkpoint is not None and not config.checkpoint_every:
+        raise ValueError(
+            f"fit: checkpoint {checkpoint} would never be written: set checkpoint_every in the TrainConfig"
+        )
+    return None if checkpoint is None else Path(checkpoint)
+
+
 def _entry(done: int, value: Tensor, more: dict[str, float]) -> dict[str, float]:
+    more = {name: float(number) for name, number in more.items()}
     metrics = {"step": float(done), "loss": value.item()}
     if taken := metrics.keys() & more.keys():
         raise ValueError(f"fit: evaluate returns {', '.join(sorted(taken))}, which the curve has: rename it")

@@ -30,8 +30,10 @@ from efvae.families import (
 from efvae.gaussian.conditionals import gelman_meng, normal_conditionals
 from efvae.gaussian.curves import gap_of_curve
 from efvae.gaussian.joint import rotate_latent
-from efvae.models import VAE, Conditional, Prior
-from efvae.objectives import elbo
+from efvae.gibbs import annealed_log_partition
+from efvae.harmonium import Harmonium
+from efvae.models import VAE, CategoricalOver, Conditional, Prior
+from efvae.objectives import elbo, iwae_bound
 from efvae.train import TrainConfig, fit
 from tests.cases import CASES, Case
 
@@ -626,8 +628,9 @@ def test_a_table_with_a_state_of_probability_zero() -> None:
 
 
 def test_settings_of_another_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"one for each law of the batch \(\), got the shape \(2,\)"):
-        Multinomial(torch.zeros(4), torch.tensor([2.0, 3.0]))
+    with pytest.raises(ValueError, match=r"one for each law of the batch \(3,\), got the shape \(2,\)"):
+        Multinomial(torch.zeros(3, 4), torch.tensor([2.0, 3.0]))
+    assert Multinomial(torch.zeros(4), torch.tensor([2.0, 3.0])).sample((7,)).sum(-1).tolist() == [[2.0, 3.0]] * 7
     with pytest.raises(ValueError, match=r"broadcastable to the shape of eta, \(3,\), got \(5, 3\)"):
         GaussianFixedVariance(torch.zeros(3), torch.ones(5, 3))
     assert GaussianFixedVariance(torch.zeros(2, 3), torch.ones(2, 1)).sample().shape == (2, 3)
@@ -666,3 +669,112 @@ def test_a_checkpoint_may_be_named_by_text(tmp_path) -> None:
                 checkpoint=str(tmp_path / "state.safetensors"))  # fmt: skip
     assert curve["step"] == [2.0, 4.0]
     assert (tmp_path / "state.safetensors").is_file()
+
+
+def test_documents_of_several_lengths_in_one_batch() -> None:
+    torch.manual_seed(5)
+    x = torch.tensor([[2.0, 1, 0], [1, 1, 3]], dtype=F64)
+    prior, networks = Prior(torch.zeros(2, dtype=F64), Bernoulli), (nn.Linear(2, 3).double(), nn.Linear(3, 2).double())
+
+    def vae(lengths: Tensor) -> VAE:
+        return VAE(
+            prior, Conditional(networks[0], lambda eta: Multinomial(eta, lengths)), Conditional(networks[1], Bernoulli)
+        )
+
+    rule = exact.enumerate_states(prior())
+    together = exact.elbo(vae(x.sum(1)), x, rule)
+    alone = [exact.elbo(vae(row.sum()), row[None], rule) for row in x]
+    assert torch.allclose(together, torch.cat(alone))
+    assert torch.allclose(elbo(vae(x.sum(1)), x, Exact()), together)
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-6])
+def test_a_learned_variance_has_its_gradient_where_two_variances_agree(first) -> None:
+    """By finite differences of the oracle; at 0 the prior's variance and the encoder's are equal numbers."""
+    log_variance = torch.tensor([first], dtype=F64, requires_grad=True)
+    torch.manual_seed(0)
+    linear = nn.Linear(1, 3).double(), nn.Linear(3, 1).double()
+    x = torch.randn(6, 3, generator=source(4), dtype=F64)
+
+    def bound(value: Tensor) -> Tensor:
+        prior = Prior(torch.zeros(1, dtype=F64), lambda eta: GaussianFixedVariance(eta, value.exp()))
+        decoder = Conditional(linear[0], lambda mean: GaussianFixedVariance.from_mean(mean, 0.5))
+        one = torch.ones(1, dtype=F64)
+        encoder = Conditional(linear[1], lambda mean: GaussianFixedVariance.from_mean(mean, one))
+        return elbo(VAE(prior, decoder, encoder), x, Exact(60)).mean()
+
+    (slope,) = torch.autograd.grad(bound(log_variance), log_variance)
+    with torch.no_grad():
+        difference = (bound(log_variance + 1e-4) - bound(log_variance - 1e-4)) / 2e-4
+    assert float(slope) == pytest.approx(float(difference), abs=1e-5)
+    assert abs(float(slope)) > 0.01
+
+
+def test_equal_tables_are_not_the_same_where_one_is_learned() -> None:
+    states, base = all_bits(2), torch.zeros(4, dtype=F64)
+    learned = base.clone().requires_grad_()
+    q = Tabular(torch.tensor([0.3, -0.5], dtype=F64), states, states, base)
+    assert q.same_base_measure(Tabular(torch.zeros(2, dtype=F64), states, states, base.clone()))
+    with pytest.raises(ValueError, match="one base measure"):
+        q.kl(Tabular(torch.zeros(2, dtype=F64), states, states, learned))
+
+
+def test_a_network_that_loses_the_axes_in_front_is_refused() -> None:
+    class Flat(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.network(z.reshape(-1, z.shape[-1]))
+
+    vae, rule, x = small_vae()
+    right = exact.log_marginal(vae, x, rule), elbo(vae, x, Exact())
+    vae.decoder = Conditional(Flat(vae.decoder.network), Bernoulli)
+    for found in (
+        lambda: exact.log_marginal(vae, x, rule),
+        lambda: elbo(vae, x, Exact()),
+        lambda: iwae_bound(vae, x, 8),
+    ):
+        with pytest.raises(ValueError, match="must keep the axes in front; Conditional's event_axes=1 does it"):
+            found()
+    vae.decoder = Conditional(vae.decoder.network, Bernoulli, event_axes=1)
+    assert all(map(torch.allclose, (exact.log_marginal(vae, x, rule), elbo(vae, x, Exact())), right))
+
+
+def test_layers_in_training_mode_are_refused_where_a_model_is_judged() -> None:
+    vae, rule, x = small_vae()
+    vae.decoder = Conditional(nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 5)).double(), Bernoulli)
+    for found in (lambda: exact.log_marginal(vae, x, rule), lambda: iwae_bound(vae, x, 8)):
+        with pytest.raises(ValueError, match=r"Dropout is in training mode, .*call eval\(\) first"):
+            found()
+    assert elbo(vae, x, Exact()).isfinite().all()  # what training does
+    vae.eval()
+    assert torch.equal(exact.log_marginal(vae, x, rule), exact.log_marginal(vae, x, rule))
+
+
+def test_a_rule_that_does_not_hold_the_codes_of_the_prior_is_refused() -> None:
+    vae, rule, x = small_vae()
+    half = exact.Rule(rule.points[:4], rule.log_weights[:4])
+    for wrong in (half, exact.grid([-3.0] * 3, [4.0] * 3, 8)):
+        with pytest.raises(ValueError, match=r"the rule sums the prior to .*, not 1: take enumerate_states"):
+            exact.log_marginal(vae, x, wrong)
+
+
+def test_other_first_mistakes_are_one_line(tmp_path) -> None:
+    vae, _, x = small_vae()
+    weight, u, v = torch.zeros(4, 3), torch.zeros(4), torch.zeros(3)
+    settings = TrainConfig(4)
+    for call, message in (
+        (lambda: Prior(torch.zeros(2, 3), Bernoulli), r"Prior: eta must have the shape \(d,\) of one law, got \(2, 3\)"),
+        (lambda: Harmonium(Bernoulli, Bernoulli, weight, u[:, None], v), r"biases must have the shapes \(n,\) and \(m,\)"),
+        (lambda: elbo(vae, x.float(), Exact()), r"x is torch.float32, the encoder's parameters are torch.float64"),
+        (lambda: Gaussian.from_mean_variance(torch.zeros(2), 0.0), "the variance must be positive and finite, got 0 to 0"),
+        (lambda: Gaussian.from_mean_log_variance(torch.tensor([1.0, 90.0])), "of log-variances keep to what torch.float32"),
+        (lambda: annealed_log_partition(Harmonium(Bernoulli, Bernoulli, weight, u, v), 10, 5, base=u - torch.inf),
+         "base must be finite: keep means off 0 and 1"),
+        (lambda: fit(vae, lambda x, g: x, lambda g: x, settings, checkpoint=tmp_path / "c"), "would never be written"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert CategoricalOver(all_bits(3))(torch.zeros(8)).sample((2,)).dtype == torch.float32

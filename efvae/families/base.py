@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_STATES", "ExponentialFamily", "check_state_count", "draw_states", "fits", "uniform"]
+__all__ = ["MAX_STATES", "ExponentialFamily", "agree", "check_state_count", "draw_states", "fits", "uniform"]
 
 #: Largest support that is enumerated; 2**20 states of a few float64 numbers each still fit a small machine.
 MAX_STATES = 2**20
@@ -100,12 +101,14 @@ class ExponentialFamily(ABC):
     def same_base_measure(self, other: ExponentialFamily) -> bool:
         """Whether ``other`` belongs to the same family (same ν and h), so that KL is the Bregman divergence.
 
-        Here: one class, one event shape, and attributes that agree but for η, such as a number of trials.
+        Here: one class, one event shape, and attributes that agree but for η, such as a number of trials. So what is
+        derived from η is to be a property. Two tensors with equal values are not the same where one has a gradient,
+        which the divergence within one family would lose.
         """
         if type(self) is not type(other) or self.event_shape != other.event_shape:
             return False
         mine, theirs = ({name: v for name, v in vars(q).items() if name != "eta"} for q in (self, other))
-        return mine.keys() == theirs.keys() and all(_agree(mine[name], theirs[name]) for name in mine)
+        return mine.keys() == theirs.keys() and all(agree(mine[name], theirs[name]) for name in mine)
 
     # -- laws ------------------------------------------------------------------------------------------------
 
@@ -194,10 +197,14 @@ def fits(shape: torch.Size, batch: torch.Size) -> bool:
         return False
 
 
-def _agree(one: object, other: object) -> bool:
+def agree(one: object, other: object) -> bool:
+    """Whether two settings of a family are the same, see :meth:`ExponentialFamily.same_base_measure`."""
+    if one is other:
+        return True
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one is other or (one.shape == other.shape and torch.equal(one, other))
-    return bool(one == other)
+        live = one.requires_grad or other.requires_grad
+        return not live and one.shape == other.shape and torch.equal(one, other)
+    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
 
 
 def uniform(eta: Tensor, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, fits
+from efvae.families.base import ExponentialFamily, agree, fits
 
 __all__ = ["Gaussian", "GaussianFixedVariance"]
 
@@ -53,10 +53,20 @@ class Gaussian(ExponentialFamily):
             raise ValueError("Gaussian: the second half of eta is −1/(2σ²) and must be negative")
 
     @classmethod
-    def from_mean_variance(cls, mean: Tensor, variance: Tensor) -> Gaussian:
-        """From μ and σ² > 0, each broadcastable to ``(*batch, n)``."""
-        mean, variance = torch.broadcast_tensors(mean, variance)
-        return cls(torch.cat([mean / variance, -0.5 / variance], -1))
+    def from_mean_variance(cls, mean: Tensor, variance: Tensor | float) -> Gaussian:
+        """From μ and σ² > 0, each broadcastable to ``(*batch, n)``.
+
+        Raises:
+            ValueError: a variance that is zero or infinite (looked at on the CPU only).
+        """
+        given = torch.as_tensor(variance, dtype=mean.dtype, device=mean.device)
+        location, square = torch.broadcast_tensors(mean, given)
+        if mean.device.type == "cpu" and bool(((square <= 0) | (square == torch.inf)).any()):
+            raise ValueError(
+                f"Gaussian: the variance must be positive and finite, got {float(square.min()):g} to "
+                f"{float(square.max()):g}; of log-variances keep to what {mean.dtype} can hold"
+            )
+        return cls(torch.cat([location / square, -0.5 / square], -1))
 
     @classmethod
     def from_mean_log_variance(cls, raw: Tensor) -> Gaussian:
@@ -225,6 +235,6 @@ class GaussianFixedVariance(ExponentialFamily):
     def same_base_measure(self, other: ExponentialFamily) -> bool:
         return (
             isinstance(other, GaussianFixedVariance)
-            and super().same_base_measure(other)
-            and (self.variance is other.variance or torch.equal(self.variance, other.variance))
+            and self.event_shape == other.event_shape
+            and agree(self.variance, other.variance)
         )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, check_state_count, fits
+from efvae.families.base import ExponentialFamily, check_state_count
 
 __all__ = ["Multinomial"]
 
@@ -25,7 +25,7 @@ class Multinomial(ExponentialFamily):
 
     Args:
         eta: logits of the words, shape ``(*batch, K)``.
-        total: document length l, a whole number ≥ 0 or a tensor of them broadcastable to ``batch``.
+        total: document length l, a whole number ≥ 0 or a tensor of them; ``batch`` is broadcast with its shape.
 
     Raises:
         ValueError: lengths of another shape; a negative or fractional length (a tensor's is looked at on the CPU only).
@@ -38,11 +38,14 @@ class Multinomial(ExponentialFamily):
     def __init__(self, eta: Tensor, total: int | Tensor) -> None:
         super().__init__(eta)
         self.total = torch.as_tensor(total, dtype=eta.dtype, device=eta.device)
-        if not fits(self.total.shape, self.batch_shape):
+        try:
+            batch = torch.broadcast_shapes(self.total.shape, eta.shape[:-1])
+        except RuntimeError:
             raise ValueError(
-                f"Multinomial: total must be one length or one for each law of the batch {tuple(self.batch_shape)}, "
+                f"Multinomial: total must be one length or one for each law of the batch {tuple(eta.shape[:-1])}, "
                 f"got the shape {tuple(self.total.shape)}"
-            )
+            ) from None
+        self.eta = eta.expand(*batch, eta.shape[-1])  # one law for each length
         if self.total.device.type == "cpu" and bool(((self.total < 0) | (self.total != self.total.floor())).any()):
             raise ValueError(f"Multinomial: total must be whole and not negative, got {total}")
 
@@ -104,6 +107,6 @@ class Multinomial(ExponentialFamily):
     def same_base_measure(self, other: ExponentialFamily) -> bool:
         return (
             isinstance(other, Multinomial)
-            and super().same_base_measure(other)
+            and self.event_shape == other.event_shape
             and torch.equal(*torch.broadcast_tensors(self.total, other.total))
         )

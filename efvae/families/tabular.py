@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, draw_states
+from efvae.families.base import ExponentialFamily, agree, draw_states
 
 __all__ = ["Tabular"]
 
@@ -88,9 +88,9 @@ class Tabular(ExponentialFamily):
     def same_base_measure(self, other: ExponentialFamily) -> bool:
         return (
             isinstance(other, Tabular)
-            and super().same_base_measure(other)
+            and self.event_shape == other.event_shape
             and all(
-                mine.shape == theirs.shape and torch.equal(mine, theirs)
+                agree(mine, theirs)
                 for mine, theirs in (
                     (self.states, other.states),
                     (self.statistic, other.statistic),
