@@ -761,10 +761,9 @@ def test_a_rule_that_does_not_hold_the_codes_of_the_prior_is_refused() -> None:
             exact.log_marginal(vae, x, wrong)
 
 
-def test_other_first_mistakes_are_one_line(tmp_path) -> None:
+def test_other_first_mistakes_are_one_line() -> None:
     vae, _, x = small_vae()
     weight, u, v = torch.zeros(4, 3), torch.zeros(4), torch.zeros(3)
-    settings = TrainConfig(4)
     for call, message in (
         (lambda: Prior(torch.zeros(2, 3), Bernoulli), r"eta must have the shape \(d,\) of one law, got \(2, 3\)"),
         (lambda: Harmonium(Bernoulli, Bernoulli, weight, u[:, None], v), r"must have the shapes \(n,\) and \(m,\)"),
@@ -773,7 +772,7 @@ def test_other_first_mistakes_are_one_line(tmp_path) -> None:
         (lambda: Gaussian.from_mean_log_variance(torch.tensor([1.0, 90.0])), "of log-variances keep to what"),
         (lambda: annealed_log_partition(Harmonium(Bernoulli, Bernoulli, weight, u, v), 10, 5, base=u - torch.inf),
          "base must be finite: keep means off 0 and 1"),
-        (lambda: fit(nn.Linear(1, 1), lambda x, g: x, lambda g: x, settings, checkpoint=tmp_path / "c"), "would never be written"),
+        (lambda: fit(nn.Linear(1, 1), lambda x, g: x, lambda g: x, TrainConfig(4), checkpoint="c"), "never be written"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             call()
