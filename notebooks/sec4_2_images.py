@@ -153,8 +153,8 @@ for row in stored["gaussian"] + stored["oracle"] + ([live.record] if full_length
     assert got["elbo_learned"] < got["linear_elbo"]
 for got in (row.metrics for row in stored["gaussian"]):
     assert abs(got["elbo_learned"] - got["linear_elbo"]) < 0.005 and got["bent_learned"] < 0.1  # noqa: PT018
-print("likelihood falls, ELBO rises: in all stored runs with one Gaussian; decoder straightens: in all with")
-print("noise held, and with noise learned in those of networks")
+print("likelihood falls, ELBO rises: in all stored runs with one Gaussian")
+print("decoder straightens: in all with noise held, and with noise learned in those of networks")
 above = [got["gap_encoder"] - got["least_gap_encoder"] for got in (row.metrics for row in stored["gaussian"])]
 print(f"the joint training starts {min(above):.2f} to {max(above):.2f} nats above the least gap")
 (ascent,) = (row.metrics for row in stored["oracle"])
@@ -410,6 +410,8 @@ for (pixels, encoder, steps, precision, rate), kinds in sorted(by_setting.items(
         sampling = mean_of(found, "elbo_error"), mean_of(found, "frechet_classifier_spread")
         print(f"  {'± sampling':21} {sampling[0]:7.0f} {'':18} {sampling[1]:6.1f}")
         if stage == "joint_learned":  # the noise is where it belongs
+            bare, noisy = mean_of(found, "frechet_classifier_without_noise"), mean_of(found, "frechet_classifier")
+            assert bare > (noisy if steps < 20000 else 0.97 * noisy)
             assert best_elbo - mean_of(found, "elbo") < 1e-3 * abs(mean_of(found, "elbo"))
     start = kinds["encoder"][0]
     joint = [row for stage in JOINT for row in kinds.get(stage, [])]
@@ -571,7 +573,7 @@ for row in all_truths:
 for pixels, found_of in by_truth.items():
     truths = {truth: rows for truth, rows in found_of.items() if len(rows) == 1 + len(JOINT)}
     print(f"{f'{pixels} × {pixels}':9}          ELBO                      D               affine, codes")
-    print("truth    start   fixed learned   start  fixed learned  held start fixed learn. arithmetic")
+    print("truth    start   fixed learned   start  fixed learned  held start fixed learn. arithm.")
     for (truth_seed, arithmetic), rows in sorted(truths.items()):
         begun, fixed, learned = (rows[stage] for stage in ("encoder", *JOINT))
         far = held_out[pixels, truth_seed, arithmetic]
