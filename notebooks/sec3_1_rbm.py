@@ -250,7 +250,7 @@ for key, of_rate in of_large.items():
     chosen = max(on_first, key=lambda rate: on_first[rate].metrics["elbo_validation"])
     kinds[key] = of_rate[chosen]
     tried = ", ".join(f"{rate:g} {on_first[rate].metrics['elbo_validation']:.2f}" for rate in sorted(on_first))
-    print(f"{key[0]} bits, {key[1]:14}: validation ELBO by rate: {tried}")
+    print(f"{key[0]} bits, {key[1]:14}: validation ELBO by rate {tried}")
 order = [
     "RBM",
     "RBM by PCD",
