@@ -90,12 +90,12 @@ for size, precision in sorted({(r.config["size"], r.config["precision"]) for r i
     for stage in ("encoder", "joint_fixed", "joint_learned"):
         wanted = {"stage": stage, "size": size, "precision": precision}.items()
         rows = [r for r in photographs if wanted <= r.config.items()]
-        for steps in sorted({r.config["joint_steps"] for r in rows}):
-            some = [r for r in rows if r.config["joint_steps"] == steps]
+        for steps, rate in sorted({(r.config["joint_steps"], r.config["joint_rate"]) for r in rows}):
+            some = [r for r in rows if (r.config["joint_steps"], r.config["joint_rate"]) == (steps, rate)]
             elbo, frechet = column(some, "elbo"), column(some, "frechet_classifier")
             if elbo and frechet:
-                label = stage + ("" if stage == "encoder" else f", {steps} steps")
-                print(f"  {label:27} ELBO {shown(elbo, 0):16} distance {shown(frechet, 1)}")
+                label = stage + ("" if stage == "encoder" else f", {steps} steps, rate {rate:g}")
+                print(f"  {label:39} ELBO {shown(elbo, 0):16} distance {shown(frechet, 1)}")
 
 # %% [markdown]
 # ## Is an RBM a good baseline?
