@@ -329,21 +329,26 @@ for split in text_table.SPLITS:
 assert all(3 <= paper["test", (m, 0, "e3")] - paper["test", (m, 0, "e2")] <= 4 for m in (16, 32, 64))
 
 # %% [markdown]
-# Where the misses are: every one is a training value above the printed one, with two hidden layers in the decoder or with $e_2$, and all of $e_1$ and $e_2$ with two hidden layers in the decoder and 16 bits or more are among them. Beyond 8 bits the NELBO is still falling when the training ends: *fall* is its median over the last 150 epochs less that over the 150 before, *epochs* how many more it would take at that pace to the printed number.
+# Where the misses are: every one is a training value above the printed one, with two hidden layers in the decoder or with $e_2$, and all of $e_1$ and $e_2$ with two hidden layers in the decoder and 16 bits or more are among them. Beyond 8 bits the NELBO is still falling when the training ends: *fall* is its median over the last 150 epochs less that over the 150 before, a mean over seeds, *epochs* how many more it would take at that pace to the printed number. *lowest*: of the seeds. None comes within 3 % either, so that another seed is not what separates these from the print.
 
 # %%
 misses = [row for row in rows if row.verdict == "miss"]
 assert sum(row.verdict == "within 1 %" for row in rows if row.split == "test") >= 33  # and no miss, see below
-print("split  bits  layers  encoder  paper   ours   fall  epochs")
+print("split  bits  layers  encoder  paper   ours  lowest  seeds   fall  epochs")
 more_epochs = []
 for row in misses:
-    curve = stored[row.cell][0].curve[f"nelbo_{row.split}"]
-    tenth = len(curve) // 10
-    late = statistics.median(curve[-tenth:]) - statistics.median(curve[-2 * tenth : -tenth])
+    falls = []
+    for record in stored[row.cell]:
+        curve = record.curve[f"nelbo_{row.split}"]
+        tenth = len(curve) // 10
+        falls.append(statistics.median(curve[-tenth:]) - statistics.median(curve[-2 * tenth : -tenth]))
+    late, lowest = statistics.fmean(falls), min(row.values)
     m, depth, encoder = row.cell
     more_epochs.append(150 * row.difference / -late if late < 0 else math.inf)
-    told = f"{row.split}  {m:4}  {depth:6}  {encoder:>7}  {row.paper:5.0f}  {row.ours:5.1f}  {late:+5.1f}"
-    print(f"{told}  {more_epochs[-1]:6.0f}")
+    told = f"{row.split}  {m:4}  {depth:6}  {encoder:>7}  {row.paper:5.0f}  {row.ours:5.1f}  {lowest:6.1f}"
+    print(f"{told}  {len(row.values):5}  {late:+5.1f}  {more_epochs[-1]:6.0f}")
+    assert len(row.values) > 1
+    assert text_table.verdict(lowest, row.paper) == "miss"
     assert row.split == "train"
     assert row.difference > 0
     assert depth == 2 or encoder == "e2"
@@ -351,24 +356,40 @@ for row in misses:
 assert {(m, 2, e) for m in (16, 32, 64) for e in ("e1", "e2")} <= {row.cell for row in misses}
 assert [sum(needed < most for needed in more_epochs) for most in (400, 1500)] == [2, 6]
 above = [row for row in rows if row.split == "train" and row.difference > 0]
-assert len(above) == 31
+assert len(above) == 32
 assert sum(row.cell[2] == "e3" for row in above) == 12
 
 # %% [markdown]
-# All records of seed 0 come from one GPU, in three commands, each of which trains the 12 cells with one depth of the decoder together. Seconds of the training, with the evaluation of all test documents after each epoch.
+# All records of seed 0 come from one GPU, in three commands, each of which trains the 12 cells with one depth of the decoder together; those of other seeds from a GPU of the same kind, but for the linear decoder with 8 bits, whose are from a CPU. Seconds of the training, with the evaluation of all test documents after each epoch.
 
 # %%
 minutes = 0.0
-for depth in text_table.DEPTHS:
-    of_depth = [found[0] for (_, d, _), found in stored.items() if d == depth]
-    (device,) = {record.provenance["device"] for record in of_depth}
-    took = sum(record.provenance["seconds"] for record in of_depth)
-    minutes += took / 60
-    print(f"{depth} hidden layers: {len(of_depth)} cells, {took:.0f} s on one {device}")
-print(f"all: {minutes:.1f} minutes")
+for depth, number_of_seed in itertools.product(text_table.DEPTHS, range(3)):
+    of_depth = [record for (_, d, _), found in stored.items() if d == depth for record in found]
+    here = [r for r in of_depth if r.config["seed"] == number_of_seed and "cpu" not in r.provenance["device"]]
+    (device,) = {record.provenance["device"] for record in here}
+    took = sum(record.provenance["seconds"] for record in here)
+    minutes += took / 60 * (number_of_seed == 0)
+    print(f"{depth} hidden layers, seed {number_of_seed}: {len(here):2} cells, {took:.0f} s on one {device}")
+print(f"all of seed 0: {minutes:.1f} minutes")
 
 # %% [markdown]
-# How far apart two runs of a cell lie: some were run on a CPU as well, in full or for the first epochs only, with other random numbers; *float32* where that CPU has no units for bfloat16. Lowest NELBO in the epochs that both have stored; that is the precision of a cell with a single seed, against which the verdicts, and the scoreboard's tolerance of 3 nats, have to be held.
+# What another seed changes: the standard deviation of a number of the table, where there are three seeds, and the largest distance between two seeds of a cell.
+
+# %%
+for split in text_table.SPLITS:
+    spreads = [row.spread for row in rows if row.split == split and row.spread is not None]
+    ranges = [max(row.values) - min(row.values) for row in rows if row.split == split and len(row.values) > 1]
+    print(
+        f"{split:5}  {len(spreads)} cells with three seeds: standard deviation {statistics.median(spreads):.1f} in the"
+        f" median,\n       {max(spreads):.1f} at most; {len(ranges)} with two or three: apart by {max(ranges):.1f} at most"
+    )
+    assert statistics.median(spreads) < (0.6 if split == "test" else 1.5)
+    assert max(spreads) < (2.1 if split == "test" else 7)
+    assert max(ranges) < (4.2 if split == "test" else 13)
+
+# %% [markdown]
+# How far apart two runs of a cell lie: some were run on a CPU as well, in full or for the first epochs only, with other random numbers; *float32* where that CPU has no units for bfloat16. Lowest NELBO in the epochs that both have stored; what the device and the precision change is not more than what another seed does.
 
 # %% tags=["hide-input"]
 print("bits layers encoder epochs               train: CPU    GPU           test: CPU    GPU")
@@ -464,24 +485,33 @@ for encoder in text.ENCODERS:
 # %% [markdown]
 # ## The paper's conclusions
 #
-# Each as differences of two cells, paired by seed: it holds where the difference is negative. The printed numbers are rounded to whole
+# Each as differences of two cells, paired by seed: it holds where the mean difference is negative. *alike*: pairs in which all seeds, two or three, have the same sign. The printed numbers are rounded to whole
 # nats.
 
 # %%
+def one_sign(pair: text_claims.Comparison) -> bool:
+    """Whether all seeds say the same."""
+    return len({difference < 0 for difference in pair.differences}) == 1
+
+
 compared = {claim.name: text_claims.compare(claim, stored, paper) for claim in text_claims.CLAIMS.values()}
 for name, pairs in compared.items():
     by_paper, by_us = text_claims.summary(pairs)
     print(name)
     print(f"  paper   {by_paper}")
-    print(f"  ours    {by_us}")
+    print(f"  ours    {by_us}; seeds alike in {sum(one_sign(pair) for pair in pairs)}")
 by_claim = {key: compared[claim.name] for key, claim in text_claims.CLAIMS.items()}
 against = {key: [c for c in pairs if c.ours >= 0] for key, pairs in by_claim.items()}
-assert [len(against[key]) for key in ("e1-e2", "e2-e3", "linear", "overfit")] == [0, 4, 0, 0]
-assert all(c.of == "test" and c.first[1] for c in against["e2-e3"])  # behind hidden layers
-assert sum(c.ours > -1 for c in by_claim["linear"]) == 3
+assert [len(against[key]) for key in ("e1-e2", "e2-e3", "linear", "overfit")] == [0, 3, 1, 0]
+assert all(c.of == "test" and c.first[1] == 1 and one_sign(c) for c in against["e2-e3"])  # behind one hidden layer
+assert all(one_sign(c) for key in ("e1-e2", "overfit") for c in by_claim[key])
+undecided = [(c.of, c.first, c.second) for key in ("e2-e3", "linear") for c in by_claim[key] if not one_sign(c)]
+assert undecided == [("test", (16, 2, "e2"), (16, 2, "e3")), ("test", (32, 0, "e3"), (32, 1, "e3"))]
+assert [c.second for c in against["linear"]] == [(32, 1, "e3")]
+assert sum(c.ours > -1 for c in by_claim["linear"]) == 2
 crossed = {cell: statistics.fmean(text_table.values(some, "nelbo_test_cross")) for cell, some in stored.items()}
 by_cross = [c.second for c in by_claim["linear"] if crossed[c.first] >= crossed[c.second]]
-assert by_cross == [(32, 1, "e3")]
+assert not by_cross  # the one that fails holds there
 
 # %%
 for name, pairs in compared.items():
@@ -494,23 +524,27 @@ for name, pairs in compared.items():
 # ### Hidden layers: early epochs, collapse
 #
 # {ref}`What it says <own-text-deep>`. The epoch with the lowest test NELBO, how much higher it is after the last one, and how much lower the training NELBO is than with the linear decoder of the same bits and encoder.
-# *KL*: on test, at that epoch and after the last one; *told*, *idle*: what the bits tell of the test documents, and those that tell less than a tenth of a nat, of the model at that epoch. First seed.
+# *KL*: on test, at that epoch and after the last one; *told*, *idle*: what the bits tell of the test documents, and those that tell less than a tenth of a nat, of the model at that epoch. Means over seeds.
 
 # %%
 print("bits encoder layers  epoch  test rises by  train lower by  KL there, last  told  idle")
-for m, encoder in itertools.product(text_table.BITS, text.ENCODERS):
-    for depth in text_table.DEPTHS:
-        record, base = stored[m, depth, encoder][0], stored[m, 0, encoder][0].metrics
-        found = record.metrics
-        rise, gain = found["nelbo_test_last"] - found["nelbo_test"], base["nelbo_train"] - found["nelbo_train"]
-        shown = f"{found['epoch_test']:6.0f} {rise:14.1f} {gain:15.1f} {found['kl_test']:9.2f}"
-        shown += (
-            f" {record.curve['kl_test'][-1]:6.2f} {found['bit_information_test']:5.2f} {found['idle_bits_test']:5.0f}"
-        )
-        print(f"{m:4} {encoder:>7} {depth:6} {shown}")
+change: dict[str, list[float]] = {encoder: [] for encoder in text.ENCODERS}
+for m, encoder, depth in itertools.product(text_table.BITS, text.ENCODERS, text_table.DEPTHS):
+    linear = {record.config["seed"]: record for record in stored[m, 0, encoder]}
+    lines = []
+    for record in stored[m, depth, encoder]:
+        if record.config["seed"] not in linear:
+            continue
+        found, beside = record.metrics, linear[record.config["seed"]]
+        rise = found["nelbo_test_last"] - found["nelbo_test"]
+        gain = beside.metrics["nelbo_train"] - found["nelbo_train"]
+        kl = record.curve["kl_test"][-1]
+        told = found["bit_information_test"], found["idle_bits_test"], kl - beside.curve["kl_test"][-1]
+        lines.append((found["epoch_test"], rise, gain, found["kl_test"], kl, *told))
         if depth and encoder != "e3":
-            assert found["epoch_test"] < 200
+            assert found["epoch_test"] < 250
             assert min(rise, gain) > 10
+            assert rise > 100 or (m, depth, encoder) not in {row.cell for row in misses} or m == 8
         if depth and encoder == "e3":
             assert found["epoch_test"] > 1400
             assert rise < 2
@@ -518,29 +552,29 @@ for m, encoder in itertools.product(text_table.BITS, text.ENCODERS):
                 curve = record.curve[f"nelbo_{split}"]
                 tenth = len(curve) // 10
                 assert statistics.median(curve[-tenth:]) < statistics.median(curve[-2 * tenth : -tenth]) - 1
-change = {
-    encoder: [
-        stored[m, depth, encoder][0].curve["kl_test"][-1] - stored[m, 0, encoder][0].curve["kl_test"][-1]
-        for m in text_table.BITS
-        for depth in (1, 2)
-    ]
-    for encoder in text.ENCODERS
-}
+    *shown, differs = map(statistics.fmean, zip(*lines, strict=True))
+    print(f"{m:4} {encoder:>7} {depth:6} " + "{:6.0f} {:14.1f} {:15.1f} {:9.2f} {:6.2f} {:5.2f} {:5.1f}".format(*shown))
+    if depth:
+        change[encoder].append(differs)
+        less_told = statistics.fmean(text_table.values(linear.values(), "bit_information_test")) - shown[5]
+        if encoder == "e3" and (m < 32 or depth == 2):
+            assert less_told < -0.2 if m < 32 else 0.3 < less_told < 1
+            assert 0.35 < -differs < 0.3 * statistics.fmean(r.curve["kl_test"][-1] for r in linear.values())
 print("KL after the last epoch, hidden layers less linear decoder:")
 for encoder, values in change.items():
     print(
         f"  {encoder}: {min(values):+.1f} to {max(values):+.1f}, smaller in {sum(v < 0 for v in values)} of {len(values)}"
     )
-    assert -1.3 < min(values) < max(values) < 2.0
+    assert -2 < min(values) < max(values) < 2.2
     short = values[: 2 * text_table.BITS.index(64)]  # with fewer than 64 bits
-    assert max(map(abs, short)) < (1.2 if encoder == "e3" else 0.3)
+    assert max(map(abs, short)) < (1.5 if encoder == "e3" else 0.35)
     assert encoder != "e3" or sum(v < 0 for v in values) == 6
 
 # %% [markdown]
 # ## What the table does not show
 #
 # Of the stored runs, test documents: the gap between likelihood and ELBO with its two parts, by enumeration for 8 and 16 bits; for longer codes (~) estimated on 200 documents by annealed
-# importance sampling, with the standard error of their mean, the family part by posteriors that are fitted to each document. The errors are from half a nat to five, and with heavy tails too small. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
+# importance sampling, with the standard error of their mean, the family part by posteriors that are fitted to each document. The errors, like all numbers here means over seeds, are from a quarter of a nat to six, and with heavy tails too small. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
 #
 # Two distances from a consistent model, both the root mean square of what the best affine function of the code leaves of $\log p(x \mid z)$, in nats. *affine* {eq}`own-text-affine` is over the codes that the encoder uses for any document; most of
 # them are next to impossible for the one at hand, and there the two may differ by tens of nats at no cost to the gap. *own* is over the codes of the document's own posterior: to second order half of its square is the family part; how many times that the family part
@@ -599,17 +633,19 @@ figure = precision(found_again, {label: of_words.metrics[metric] for label, metr
 plt.show()
 print("precision, linear decoder less the better of one and two hidden layers")
 for encoder in text.ENCODERS:
+    of_depths = {
+        (m, depth): text_table.values(stored[m, depth, encoder], "precision_at_100")
+        for m, depth in itertools.product(text_table.BITS, text_table.DEPTHS)
+    }
     less = [
-        stored[m, 0, encoder][0].metrics["precision_at_100"]
-        - max(stored[m, depth, encoder][0].metrics["precision_at_100"] for depth in (1, 2))
+        statistics.fmean(of_depths[m, 0]) - max(statistics.fmean(of_depths[m, depth]) for depth in (1, 2))
         for m in text_table.BITS
     ]
     print(f"  {encoder}  " + ", ".join(f"{m} bits {v:+.3f}" for m, v in zip(text_table.BITS, less, strict=True)))
     assert min(less[2:]) > 0.02  # 32 and 64 bits
-    assert all(
-        stored[8, 0, encoder][0].metrics["precision_at_100"] < stored[8, depth, encoder][0].metrics["precision_at_100"]
-        for depth in (1, 2)
-    )
+    for m, depth in itertools.product((32, 64), (1, 2)):  # with each seed
+        assert min(of_depths[m, 0]) > max(of_depths[m, depth])
+    assert all(statistics.fmean(of_depths[8, 0]) < statistics.fmean(of_depths[8, depth]) for depth in (1, 2))
 by_tf_idf = of_words.metrics["precision_at_100_tf_idf"]
 better = {
     (m, e) for e in text.ENCODERS for m in text_table.BITS if statistics.fmean(found_again[e][m] or [0]) > by_tf_idf
