@@ -488,6 +488,7 @@ for encoder in text.ENCODERS:
 # Each as differences of two cells, paired by seed: it holds where the mean difference is negative. *alike*: pairs in which all seeds, two or three, have the same sign. The printed numbers are rounded to whole
 # nats.
 
+
 # %%
 def one_sign(pair: text_claims.Comparison) -> bool:
     """Whether all seeds say the same."""
@@ -651,6 +652,12 @@ better = {
     (m, e) for e in text.ENCODERS for m in text_table.BITS if statistics.fmean(found_again[e][m] or [0]) > by_tf_idf
 }
 assert better == {(32, "e1"), (64, "e1"), (64, "e2")}
+for m in text_table.BITS:  # counts before frequencies, with each seed
+    of_seed = [
+        {record.config["seed"]: record.metrics["precision_at_100"] for record in stored[m, 0, encoder]}
+        for encoder in text.ENCODERS
+    ]
+    assert all(one[seed] > two[seed] for one, two in itertools.pairwise(of_seed) for seed in set(one) & set(two))
 
 # %% [markdown]
 # The linear decoder fitted without an encoder, from stored runs: $-\log p(x \mid l)$ relative to the saturated model, lowest over the epochs. No training NELBO of a linear decoder with as many bits can

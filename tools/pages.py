@@ -27,8 +27,8 @@ HEADINGS = {
     "tab-2": "Table 2: text",
 }
 #: Which records the table of the photographs is of.
-PHOTOGRAPHS = {"data": "photographs", "size": 64, "width": 16, "encoder": "diagonal", "features": "classifier",
-               "truth_seed": 0, "precision": "bfloat16"}  # fmt: skip
+PHOTOGRAPHS = {"data": "photographs", "size": 64, "encoder": "diagonal", "features": "classifier", "truth_seed": 0,
+               "precision": "bfloat16"}  # fmt: skip
 PHOTOGRAPHS_STAGES = {
     "encoder": "encoder by conditional likelihood",
     "joint_fixed": "joint training, fixed noise",
@@ -36,12 +36,13 @@ PHOTOGRAPHS_STAGES = {
     "encoder_elbo": "not in the paper: encoder alone by the ELBO, decoder of the truth",
 }
 PHOTOGRAPHS_EXPLAINED = (
-    "The same stages on photographs that may be redistributed, in the paper's size, 64 × 64, with networks of a "
-    "quarter of its width. The paper has no such numbers. The bound is what the pixel noise of the truth leaves to any "
-    "model. The distance is a Fréchet distance in the features of a classifier of these photographs, not FID; where "
-    "the decoder is the truth's it is that of two samples of the truth. ± is the standard deviation over seeds of the "
-    "joint training, which share truth, first encoder and the samples that judge them; the error of that sampling "
-    "stands in brackets and is mostly the larger one."
+    "The same stages on photographs that may be redistributed, in the paper's size, 64 × 64, with its networks "
+    "(width 64) and with networks of a quarter of that; each width has a truth of its own. The paper has no such "
+    "numbers. The bound is what the pixel noise of the truth leaves to any model. The distance is a Fréchet "
+    "distance in the features of a classifier of these photographs, not FID; where the decoder is the truth's it "
+    "is that of two samples of the truth, of 200000 images at width 64 and 4096 at width 16. ± is the standard "
+    "deviation over seeds of the joint training, which share truth, first encoder and the samples that judge "
+    "them; the error of that sampling stands in brackets and is mostly the larger one."
 )
 EXPLAINED = {
     "app-c1": "Expected values under the true mixture, from [trained networks](../notebooks/sec4_1_artificial). "
@@ -52,8 +53,8 @@ EXPLAINED = {
     "tab-1": "The data may not be redistributed and the paper's generator is not published, so tolerances are wide: "
     "a tenth of the printed number (0.05 for the smallest).",
     "tab-2": "Negative ELBO relative to the saturated multinomial, per document: its floor is 0. Training as in "
-    "Appendix C.2: 1000 epochs with one pair of codes for each document, then 500 with ten. Where there is one seed, "
-    "another run of the cell may end a few nats away ([how far](../notebooks/sec4_3_text)).",
+    "Appendix C.2: 1000 epochs with one pair of codes for each document, then 500 with ten. Where there are fewer "
+    "than three seeds, another run of the cell may end a few nats away ([how far](../notebooks/sec4_3_text)).",
 }
 
 MAP_INTRO = """\
@@ -222,13 +223,14 @@ def photographs_section(rows: list[Record]) -> list[str]:
         of_stage = [row for row in rows if row.config["stage"] == stage]
         if not of_stage:
             lines.append(f"| {title} | – | – | – | 0 |")
-        for steps in sorted({row.config["joint_steps"] for row in of_stage}):  # runs of two lengths are not averaged
-            found = [row.metrics for row in of_stage if row.config["joint_steps"] == steps]
+        runs = [(-row.config["width"], row.config["joint_steps"]) for row in of_stage]
+        for minus_width, steps in sorted(set(runs)):  # runs of two widths or lengths are not averaged
+            found = [row.metrics for row, run in zip(of_stage, runs, strict=True) if run == (minus_width, steps)]
             elbo, distance = (
                 _mean([row[name] for row in found], [row[error] for row in found])
                 for name, error in (("elbo", "elbo_error"), ("frechet_classifier", "frechet_classifier_spread"))
             )
-            label = title if stage == "encoder" else f"{title}, {steps} steps"
+            label = f"{title}, width {-minus_width}" + (f", {steps} steps" if stage != "encoder" else "")
             lines.append(f"| {label} | {elbo} | {found[0]['entropy_bound']:.1f} | {distance} | {len(found)} |")
     return [*lines, "", "```{div} provenance", "Records: `results/sec4_2_images`, committed.", "```", ""]
 
