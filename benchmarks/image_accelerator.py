@@ -48,7 +48,7 @@ def networks(size: int, width: int, latent: int, encoder: str = "diagonal", clas
 
 
 def step(stage: str, of: dict[str, float]) -> float:
-    """Operations of a training step, for one image: the two gradients of a product take what the product takes, each."""
+    """Operations of a training step, for one image: each of the two gradients of a product takes what it takes."""
     generator, discriminator, encoder = (of[name] for name in ("generator", "discriminator", "encoder"))
     if stage == "gan":  # the discriminator on real and on made images; then through it to the generator
         return 3 * generator + (3 + 3 + 2) * discriminator
