@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae.descent import minimize
-from efvae.exact import COVERAGE, Rule, log_posterior, posterior_kl
+from efvae.exact import COVERAGE, Rule, log_posterior, posterior_kl, require_weights
 from efvae.harmonium import Harmonium
 from efvae.models import VAE, Conditional, MakeFamily
 
@@ -31,6 +31,11 @@ def _sum(weight: Tensor, value: Tensor) -> Tensor:
     return torch.where(weight == 0, 0.0, weight * value).sum(0)  # NaN stays NaN
 
 
+def _require_shape(where: str, weights: Tensor, x: Tensor) -> None:
+    if weights.shape != x.shape[:1]:  # it would broadcast
+        raise ValueError(f"{where}: needs weights of shape ({len(x)},), got {tuple(weights.shape)}")
+
+
 def reverse_gap(encoder: Conditional, x: Tensor, weights: Tensor, log_post: Tensor, rule: Rule) -> Tensor:
     """Σ_x w(x) KL(q(z | x) ‖ p(z | x)) in nats, a scalar: what the ELBO lacks to the likelihood.
 
@@ -41,8 +46,12 @@ def reverse_gap(encoder: Conditional, x: Tensor, weights: Tensor, log_post: Tens
         log_post: log p(z_k | x), shape ``(k, batch)``, from :func:`efvae.exact.log_posterior`.
         rule: the points z_k.
 
+    Raises:
+        ValueError: weights of another shape.
+
     Paper: eq-1b
     """
+    _require_shape("reverse_gap", weights, x)
     log_q = encoder(x).log_prob(rule.points[:, None])
     log_w = rule.log_weights[:, None]
     return (_sum((log_q + log_w).exp(), log_q - log_post) * weights).sum()
@@ -63,6 +72,7 @@ def forward_cross_entropy(encoder: Conditional, x: Tensor, weights: Tensor, log_
 
     Paper: app-b
     """
+    _require_shape("forward_cross_entropy", weights, x)
     log_q = encoder(x).log_prob(rule.points[:, None])
     return -(_sum((log_post + rule.log_weights[:, None]).exp(), log_q) * weights).sum()
 
@@ -102,10 +112,16 @@ def best_free_encoder(
         The divergence in nats, shape ``(batch,)``, and the parameters, shape ``(batch, d)``.
 
     Raises:
-        ValueError: at some x the rule sums no end point to one: it is too narrow or too coarse for the family.
+        ValueError: starts or log_post of another shape; or at some x the rule sums no end point to one: it is too
+            narrow or too coarse for the family.
 
     Own: own-gap-parts
     """
+    if starts.ndim != 3 or log_post.shape != (len(rule.points), starts.shape[1]):
+        raise ValueError(
+            "best_free_encoder: needs starts of shape (s, batch, d), and log_post of shape (k, batch) at the rule's "
+            f"{len(rule.points)} points; got {tuple(starts.shape)} and {tuple(log_post.shape)}"
+        )
     s, batch, d = starts.shape
     target = log_post.repeat(1, s)
     encoder = Conditional(_Rows(starts.reshape(s * batch, d)), make)
@@ -169,13 +185,13 @@ def gap_parts(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, free: Tensor) ->
         free: least divergence of the encoder's family for each x, shape ``(batch,)``.
 
     Raises:
-        ValueError: weights or free of another shape.
+        ValueError: weights or free of another shape, or weights that do not sum to one.
 
     Own: own-gap-parts
     """
-    for name, values in (("weights", weights), ("free", free)):
-        if values.shape != x.shape[:1]:
-            raise ValueError(f"gap_parts: needs {name} of shape ({len(x)},), got {tuple(values.shape)}")
+    require_weights("gap_parts", weights, x)
+    if free.shape != x.shape[:1]:
+        raise ValueError(f"gap_parts: needs free of shape ({len(x)},), got {tuple(free.shape)}")
     with torch.no_grad():
         total = float((posterior_kl(vae, x, rule) * weights).sum())
     family = float((free * weights).sum())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae.descent import minimize
-from efvae.exact import Rule, log_posterior, posterior_kl, require_finite
+from efvae.exact import Rule, log_posterior, posterior_kl, require_finite, require_weights
 from efvae.families import all_bits
 from efvae.minimal import extend
 from efvae.models import VAE, Conditional, MakeFamily
@@ -73,11 +73,23 @@ def family_gap(
         tolerance: stop when the expected decrease of every divergence is below this, in nats.
 
     Raises:
-        ValueError: a state of probability zero, or something that is not finite.
+        ValueError: a state of probability zero, something that is not finite, or another number of states.
 
     Paper: eq-3, cor-1
     """
     require_finite("family_gap", log_joint)
+    k = len(log_joint)
+    if (
+        log_joint.ndim != 2
+        or statistic.ndim != 2
+        or len(statistic) != k
+        or (log_base is not None and len(log_base) != k)
+    ):
+        raise ValueError(
+            f"family_gap: needs log_joint of shape (k, batch) and statistic of shape (k, m) at the same k states, got "
+            f"{tuple(log_joint.shape)} and {tuple(statistic.shape)}"
+            + ("" if log_base is None else f", and log_base of shape {tuple(log_base.shape)}")
+        )
     if not log_joint.shape[1]:
         return log_joint.sum(0)
     base = torch.zeros_like(log_joint[:, 0]) if log_base is None else log_base
@@ -178,13 +190,12 @@ def train_encoder(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, max_evaluati
         max_evaluations: most values and gradients computed.
 
     Raises:
-        ValueError: weights of another shape; or at the end the rule does not sum q(z | x) to one, see
-            :func:`efvae.exact.posterior_kl`.
+        ValueError: weights of another shape, or that do not sum to one; or at the end the rule does not sum q(z | x)
+            to one, see :func:`efvae.exact.posterior_kl`.
 
     Paper: eq-1b, cor-1
     """
-    if weights.shape != x.shape[:1]:
-        raise ValueError(f"train_encoder: needs weights of shape ({len(x)},), got {tuple(weights.shape)}")
+    require_weights("train_encoder", weights, x)
     with torch.no_grad():
         log_post = log_posterior(vae, x, rule)
 

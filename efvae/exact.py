@@ -11,6 +11,7 @@ with a rule of more points. :func:`grid` is the safe choice for one or two coord
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,10 +37,13 @@ __all__ = [
     "mean_field",
     "posterior_kl",
     "require_finite",
+    "require_weights",
 ]
 
 #: How far from one a rule may sum the encoder's law. A part that is missed counts with log q/p, tens of nats or more.
 COVERAGE = 1e-6
+#: How far from one the weights of observations may sum.
+WEIGHTS_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,29 @@ def _require_values(decoder: ExponentialFamily, x: Tensor) -> None:
             f"{int(outside.sum())} of {len(x)} observations are no values of the decoder's {type(decoder).__name__}, "
             "such as documents of another length"
         )
+
+
+def require_weights(where: str, weights: Tensor, x: Tensor, *, part: bool = False) -> None:
+    """Refuse what is no law on some observations.
+
+    Args:
+        where: the caller, for the message.
+        weights: w, shape ``(batch,)``.
+        x: observations, shape ``(batch, *event)``.
+        part: whether the observations may be a part of the data, so that the sum may be less than one.
+
+    Raises:
+        ValueError: weights of another shape, negative or not finite, or of another sum.
+
+    Own: own-gap-parts
+    """
+    if weights.shape != x.shape[:1]:
+        raise ValueError(f"{where}: needs weights of shape ({len(x)},), got {tuple(weights.shape)}")
+    total = float(weights.double().sum())
+    too_much, too_little = total - 1 > WEIGHTS_TOLERANCE, 1 - total > WEIGHTS_TOLERANCE
+    if not bool((weights >= 0).all()) or too_much or (too_little and not part) or not math.isfinite(total):
+        raise ValueError(f"{where}: weights must be ≥ 0 and sum to one; got {float(weights.min()):g} to "
+                         f"{float(weights.max()):g} with the sum {total:g}: divide them by it")  # fmt: skip
 
 
 def common_log_base_measure(decoder: ExponentialFamily, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efvae.exact import Rule, common_log_base_measure, log_joint, log_marginal
+from efvae.exact import Rule, common_log_base_measure, log_joint, log_marginal, require_weights
 from efvae.harmonium import Harmonium
 from efvae.minimal import RANK_TOLERANCE, anchors, extend, independent_columns, span
 from efvae.models import VAE, MakeFamily
@@ -27,9 +27,6 @@ __all__ = [
     "joint_table",
     "prior_residual",
 ]
-
-#: How far from one the weights of observations may sum.
-WEIGHTS_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -137,9 +134,15 @@ def fit(table: JointTable, x_weights: Tensor | None = None, z_weights: Tensor | 
         x_weights: w > 0, shape ``(batch,)``; default 1. For a VAE's table the solution does not depend on them.
         z_weights: w' > 0, shape ``(k,)``; default 1.
 
+    Raises:
+        ValueError: weights of another shape, or negative ones.
+
     Paper: thm-1, eq-7
     Own: own-projection
     """
+    for name, weights, n in zip(("z_weights", "x_weights"), (z_weights, x_weights), table.values.shape, strict=True):
+        if weights is not None and (weights.shape != (n,) or not bool((weights >= 0).all())):
+            raise ValueError(f"fit: needs {name} ≥ 0 of shape ({n},), got the shape {tuple(weights.shape)}")
     nu, psi, values = extend(table.nu), extend(table.psi), table.values
     if x_weights is not None:
         root = x_weights.sqrt()
@@ -174,11 +177,8 @@ def distance(table: JointTable, x_weights: Tensor | None = None) -> Tensor:
     n = table.values.shape[1]
     if not n:
         raise ValueError("distance: no observation, so that nothing is shown")
-    if x_weights is not None and (x_weights.shape != (n,) or abs(float(x_weights.sum()) - 1) > WEIGHTS_TOLERANCE):
-        raise ValueError(
-            f"distance: needs {n} weights that sum to one, got the shape {tuple(x_weights.shape)} and the sum "
-            f"{float(x_weights.sum()):g}"
-        )
+    if x_weights is not None:
+        require_weights("distance", x_weights, table.values.T)
     residual = table.values - fit(table).values(table.nu, table.psi)
     square = residual.square().mean(0)
     return (square.mean() if x_weights is None else (square * x_weights).sum()).sqrt()

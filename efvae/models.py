@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from efvae.families import Categorical, ExponentialFamily
+from efvae.families import Bernoulli, Categorical, ExponentialFamily
 
 __all__ = ["VAE", "CategoricalOver", "Conditional", "MakeFamily", "Prior", "require_settled"]
 
@@ -187,7 +187,28 @@ class VAE(nn.Module):
         Returns:
             Tensor of shape ``sample + batch``.
         """
-        return self.prior().log_prob(z) + self.decode(z).log_prob(x)
+        return self.prior().log_prob(z) + self.log_likelihood(x, z)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z) in nats.
+
+        Args:
+            x, z: see :meth:`log_joint`.
+
+        Returns:
+            Tensor of shape ``sample + batch``.
+
+        Raises:
+            ValueError: the decoder is over bits, and x has other values than 0 and 1. On an accelerator, which would
+                have to be asked and waited for, they are taken as they are.
+        """
+        p = self.decode(z)
+        if isinstance(p, Bernoulli) and x.device.type == "cpu" and not bool(((x == 0) | (x == 1)).all()):
+            raise ValueError(
+                f"a Bernoulli decoder is a law on 0 and 1, and x has values from {x.min():.3g} to {x.max():.3g}: "
+                "threshold or draw them, or take another family"
+            )
+        return p.log_prob(x)
 
     def decode(self, z: Tensor) -> ExponentialFamily:
         """The distribution p(x | z), with the axes of z in front of a code as batch shape.

@@ -34,14 +34,15 @@ def elbo(vae: VAE, x: Tensor, estimator: Estimator, generator: torch.Generator |
         ELBO in nats, shape ``batch``.
 
     Raises:
-        ValueError: encoder and prior are over codes of different shapes.
+        ValueError: encoder and prior are over codes of different shapes; or x is no value of the decoder's bits, see
+            :meth:`efvae.models.VAE.log_likelihood`.
 
     Paper: eq-1a, sec-2
     """
     q = vae.encode(x)
     prior = vae.prior()
     if q.same_base_measure(prior):
-        reconstruction = estimator.expectation(q, lambda z: vae.decode(z).log_prob(x), generator)
+        reconstruction = estimator.expectation(q, lambda z: vae.log_likelihood(x, z), generator)
         return reconstruction - q.kl(prior)
     return estimator.expectation(q, lambda z: vae.log_joint(x, z), generator) + q.entropy()
 

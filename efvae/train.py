@@ -67,9 +67,16 @@ class TrainConfig:
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * share
 
     def fingerprint(self, model: nn.Module) -> str:
-        """Hash of what a checkpoint must agree in: these settings and the model's parameter names and shapes."""
-        shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-        return hashlib.sha256(json.dumps([asdict(self), shapes], sort_keys=True).encode()).hexdigest()
+        """Hash of what a checkpoint must agree in: these settings, and the model's parameters.
+
+        By name, shape, dtype where it is not float32, and whether they are trained: the optimiser knows them by number.
+        """
+        own = model.state_dict()
+        told: list[object] = [asdict(self), {name: list(value.shape) for name, value in own.items()}]
+        wide = {n: str(v.dtype) for n, v in own.items() if v.is_floating_point() and v.dtype != torch.float32}
+        frozen = sorted(name for name, value in model.named_parameters() if not value.requires_grad)
+        told += [extra for extra in (wide, frozen) if extra]  # so that other checkpoints of before still serve
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def adam(
@@ -116,8 +123,9 @@ def fit(
         batch: the next batch, drawn with the generator.
         config: settings.
         evaluate: metrics for the curve, called at every ``eval_every``-th step.
-        checkpoint: file to resume from if it exists, and to write to every ``checkpoint_every`` steps. It belongs to
-            its settings, the number of steps included: to train on, start a new run from the trained model.
+        checkpoint: file to resume from if it exists, and to write to every ``checkpoint_every`` steps and at the end,
+            so that the same call reads a finished run. It belongs to its settings, the number of steps included: to
+            train on, start a new run from the trained model.
         device: where the generator lives; the model must be there already.
         graph: whether a step, ``batch`` and ``loss``, is work for :class:`efvae.devices.Repeated`: of fixed shape, with
             no look at a number. An accelerator is then told it once; on a CPU it changes nothing.
@@ -162,7 +170,7 @@ def fit(
         _set_rate(optimizer, rate)
         repeated()
         enter = done % config.eval_every == 0 or done == config.steps
-        write = checkpoint is not None and bool(config.checkpoint_every) and done % config.checkpoint_every == 0
+        write = checkpoint is not None and (done % config.checkpoint_every == 0 or done == config.steps)
         if enter or write:
             _refuse_loss(value, done, rate)
             _refuse(not_finite(dict(model.named_parameters())), done, rate)

@@ -389,7 +389,7 @@ for split in text_table.SPLITS:
     assert max(ranges) < (4.2 if split == "test" else 13)
 
 # %% [markdown]
-# How far apart two runs of a cell lie: some were run on a CPU as well, in full or for the first epochs only, with other random numbers; *float32* where that CPU has no units for bfloat16. Lowest NELBO in the epochs that both have stored; what the device and the precision change is not more than what another seed does.
+# How far apart two runs of a cell lie: some were run on a CPU as well, in full or for the first epochs only, with other random numbers; *float32* where that CPU has no units for bfloat16. Lowest NELBO in the epochs that both have stored; no more than other seeds change, so that no effect of the device or the precision is seen here; it is not told from that of the random numbers either.
 
 # %% tags=["hide-input"]
 print("bits layers encoder epochs               train: CPU    GPU           test: CPU    GPU")
@@ -435,7 +435,9 @@ for (m, depth, encoder), found in stored.items():
     means = [statistics.fmean(text_table.values(found, metric)) for metric in selection]
     shown = "{:9.1f} {:6.1f} {:6.1f} {:6.1f} {:6.0f} {:5.1f}".format(*means)
     print(f"{m:4} {depth:6} {encoder:>7}  {shown}  {len(found):5}")
-    assert means[2] - means[0] < 2.2  # what the selection by the test set itself is worth
+    by_selection = [record.metrics["nelbo_test_cross"] - record.metrics["nelbo_test"] for record in found]
+    assert statistics.fmean(by_selection) < 1.85  # what the selection by the test set itself is worth
+    assert max(by_selection) < 3
 
 # %% mystnb={"figure": {"name": "own-text-stored-curves", "caption": "Stored runs, seed 0: NELBO relative to the saturated multinomial over the epochs, training documents (dashed) and test documents (solid). The grey line marks the change from one to ten pairs of codes; the first epochs lie above the range."}, "image": {"alt": "Six panels: 8, 16 and 64 bits from top to bottom, a linear decoder on the left and one with two hidden layers on the right. On the left test curves flatten out and, for more bits, rise again slowly. On the right those of e1 and e2 rise steeply after the first hundred epochs while training curves go on falling; both curves of e3 stay together."}}
 figure = plots.learning_curves(
@@ -512,7 +514,18 @@ assert [c.second for c in against["linear"]] == [(32, 1, "e3")]
 assert sum(c.ours > -1 for c in by_claim["linear"]) == 2
 crossed = {cell: statistics.fmean(text_table.values(some, "nelbo_test_cross")) for cell, some in stored.items()}
 by_cross = [c.second for c in by_claim["linear"] if crossed[c.first] >= crossed[c.second]]
-assert not by_cross  # the one that fails holds there
+assert not by_cross  # the one that fails holds there, by 0.4
+one, two = (text_table.values(stored[32, depth, "e3"], "nelbo_test_cross") for depth in (0, 1))
+by_seed = [a - b for a, b in zip(one, two, strict=True)]
+print(f"32 bits, e3, linear less one layer, cross values by seed: {', '.join(f'{d:+.1f}' for d in by_seed)}")
+assert sum(difference < -0.1 for difference in by_seed) == 1
+behind = [
+    a.metrics["nelbo_test_cross"] - b.metrics["nelbo_test_cross"]
+    for c in against["e2-e3"]
+    for a, b in zip(stored[c.first], stored[c.second], strict=True)
+]
+print(f"e2 − e3 where e2 is above, by cross values: above in {sum(d > 0 for d in behind)} of {len(behind)} runs")
+assert (sum(difference > 0 for difference in behind), len(behind)) == (7, 9)
 
 # %%
 for name, pairs in compared.items():
@@ -557,9 +570,15 @@ for m, encoder, depth in itertools.product(text_table.BITS, text.ENCODERS, text_
     print(f"{m:4} {encoder:>7} {depth:6} " + "{:6.0f} {:14.1f} {:15.1f} {:9.2f} {:6.2f} {:5.2f} {:5.1f}".format(*shown))
     if depth:
         change[encoder].append(differs)
-        less_told = statistics.fmean(text_table.values(linear.values(), "bit_information_test")) - shown[5]
+        less_told = statistics.fmean(
+            linear[r.config["seed"]].metrics["bit_information_test"] - r.metrics["bit_information_test"]
+            for r in stored[m, depth, encoder]
+            if r.config["seed"] in linear
+        )
+        if encoder == "e3":
+            print(f"{'':18} against the linear decoder, paired: KL {differs:+.2f}, told {-less_told:+.2f}")
         if encoder == "e3" and (m < 32 or depth == 2):
-            assert less_told < -0.2 if m < 32 else 0.3 < less_told < 1
+            assert less_told < -0.2 if m < 32 else abs(less_told - {32: 0.4, 64: 0.8}[m]) < 0.05
             assert 0.35 < -differs < 0.3 * statistics.fmean(r.curve["kl_test"][-1] for r in linear.values())
 print("KL after the last epoch, hidden layers less linear decoder:")
 for encoder, values in change.items():
@@ -575,7 +594,7 @@ for encoder, values in change.items():
 # ## What the table does not show
 #
 # Of the stored runs, test documents: the gap between likelihood and ELBO with its two parts, by enumeration for 8 and 16 bits; for longer codes (~) estimated on 200 documents by annealed
-# importance sampling, with the standard error of their mean, the family part by posteriors that are fitted to each document. The errors, like all numbers here means over seeds, are from a quarter of a nat to six, and with heavy tails too small. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
+# importance sampling, with the standard error of their mean, the family part by posteriors that are fitted to each document. Numbers are means over seeds, and so are the errors: each is that of one run, from a quarter of a nat to six, and with heavy tails too small. At 16 bits the gap is of all documents and its parts of 500 of them, so that the sum is another; the amortization part has its standard error then.
 #
 # Two distances from a consistent model, both the root mean square of what the best affine function of the code leaves of $\log p(x \mid z)$, in nats. *affine* {eq}`own-text-affine` is over the codes that the encoder uses for any document; most of
 # them are next to impossible for the one at hand, and there the two may differ by tens of nats at no cost to the gap. *own* is over the codes of the document's own posterior: to second order half of its square is the family part; how many times that the family part
@@ -651,7 +670,12 @@ by_tf_idf = of_words.metrics["precision_at_100_tf_idf"]
 better = {
     (m, e) for e in text.ENCODERS for m in text_table.BITS if statistics.fmean(found_again[e][m] or [0]) > by_tf_idf
 }
-assert better == {(32, "e1"), (64, "e1"), (64, "e2")}
+by_each = {(m, e) for e in text.ENCODERS for m in text_table.BITS if min(found_again[e][m], default=0) > by_tf_idf}
+print(f"better than tf-idf with each seed: {sorted(by_each)}")
+print(f"in the mean only, or level: {sorted(better - by_each | {(16, 'e1')})}")
+assert by_each == {(32, "e1"), (64, "e1")}
+assert better - by_each - {(16, "e1")} == {(64, "e2")}
+assert abs(statistics.fmean(found_again["e1"][16]) - by_tf_idf) < 0.002
 for m in text_table.BITS:  # counts before frequencies, with each seed
     of_seed = [
         {record.config["seed"]: record.metrics["precision_at_100"] for record in stored[m, 0, encoder]}
@@ -882,7 +906,7 @@ if not fits:
     print("likelihood lost: open, no direct fit under uniform bits with 16 bits is stored")
 
 # %% [markdown]
-# Longer codes: the table's cells with 64 bits, and $e_3$ at a larger rate, in 150 epochs with one pair of codes instead of 1000 and then 500 with ten.
+# Longer codes: the table's cells with 64 bits, seed 0, and $e_3$ at a larger rate, in 150 epochs with one pair of codes instead of 1000 and then 500 with ten.
 
 # %%
 print("encoder   rate  epochs   train   test  told  idle  precision")

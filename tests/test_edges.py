@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from efvae import bounds, consistency, exact, frequencies, hashing, log_bilinear, minimal, rbm
 from efvae.affine_decoder import best_bound
+from efvae.checkpoint import CheckpointError
 from efvae.consistency import posterior_gap
 from efvae.descent import maximize, minimize
-from efvae.encoder_fit import best_free_encoder, gap_parts
+from efvae.encoder_fit import best_free_encoder, forward_cross_entropy, gap_parts, posterior_table, reverse_gap
 from efvae.encoder_gap import code_products, family_gap, train_encoder
 from efvae.estimators import Exact, Reinforce, Reparameterized, gauss_hermite_nodes
 from efvae.families import (
@@ -642,7 +643,7 @@ def test_distances_want_observations_and_weights_that_sum_to_one() -> None:
     weights = torch.full((8,), 1 / 8, dtype=F64)
     assert torch.allclose(log_bilinear.distance(table, weights), log_bilinear.distance(table))
     for wrong in (weights[:, None], weights * 100, weights[:4] * 2):
-        with pytest.raises(ValueError, match="needs 8 weights that sum to one"):
+        with pytest.raises(ValueError, match=r"needs weights of shape \(8,\)|sum to one"):
             log_bilinear.distance(table, wrong)
     with pytest.raises(ValueError, match="no observation"):
         log_bilinear.distance(log_bilinear.joint_table(vae, x[:0], rule))
@@ -777,3 +778,86 @@ def test_other_first_mistakes_are_one_line() -> None:
         with pytest.raises(ValueError, match=message):
             call()
     assert CategoricalOver(all_bits(3))(torch.zeros(8)).sample((2,)).dtype == torch.float32
+
+
+def test_weights_are_a_law_on_the_observations() -> None:
+    vae, x, rule = of_bits(Conditional(nn.Linear(3, 4), Gaussian.from_mean_log_variance))
+    weights, free = torch.full((8,), 1 / 8, dtype=F64), torch.zeros(8, dtype=F64)
+    post, (other, its_rule, its_x) = posterior_table(vae, x, rule), small_vae()
+    table = log_bilinear.joint_table(other, its_x, its_rule)
+    negative = weights.clone()
+    negative[:2] += torch.tensor([-0.25, 0.25], dtype=F64)
+    for wrong in (8 * weights, negative, weights * torch.nan):
+        for refused in (
+            lambda w: gap_parts(vae, x, w, rule, free),
+            lambda w: train_encoder(vae, x, w, rule),
+            lambda w: log_bilinear.distance(table, w),
+        ):
+            with pytest.raises(ValueError, match=r"weights must be ≥ 0 and sum to one; got"):
+                refused(wrong)
+    for of in (reverse_gap, forward_cross_entropy):  # eight times eight numbers, if they were broadcast
+        with pytest.raises(ValueError, match=r"needs weights of shape \(8,\), got \(8, 1\)"):
+            of(vae.encoder, x, weights[:, None], post, rule)
+        assert of(vae.encoder, x, weights, post, rule).ndim == 0
+
+
+def test_a_table_of_part_of_the_data_has_at_most_its_mass() -> None:
+    vae, rule, x = small_vae()
+    assert bounds.tabulate(vae, x, torch.full((8,), 1 / 16, dtype=F64), rule).data.sum() == 0.5
+    with pytest.raises(ValueError, match="tabulate: weights must be"):
+        bounds.tabulate(vae, x, torch.full((8,), 1 / 4, dtype=F64), rule)
+
+
+def test_shapes_are_refused_where_they_come_in() -> None:
+    vae, rule, x = small_vae()
+    post = posterior_table(vae, x[:5], rule)
+    starts = torch.zeros(1, 5, 3, dtype=F64)
+    assert best_free_encoder(Bernoulli, post, rule, starts)[0].shape == (5,)
+    with pytest.raises(ValueError, match=r"best_free_encoder: needs starts of shape \(s, batch, d\)"):
+        best_free_encoder(Bernoulli, post.T, rule, starts)
+    with pytest.raises(ValueError, match="family_gap: needs log_joint of shape"):
+        family_gap(post, code_products(2, 1))
+    with pytest.raises(ValueError, match=r"and log_base of shape \(3,\)"):
+        family_gap(post, torch.zeros(len(rule.points), 2, dtype=F64), torch.zeros(3, dtype=F64))
+    table = log_bilinear.joint_table(vae, x, rule)
+    with pytest.raises(ValueError, match=r"fit: needs x_weights ≥ 0 of shape \(8,\), got the shape \(8, 1\)"):
+        log_bilinear.fit(table, torch.ones(8, 1, dtype=F64))
+    with pytest.raises(ValueError, match="fit: needs z_weights ≥ 0"):
+        log_bilinear.fit(table, z_weights=-torch.ones(len(rule.points), dtype=F64))
+
+
+def test_grey_values_have_no_bound_under_a_decoder_of_bits() -> None:
+    vae, _, x = small_vae()
+    for bound in (lambda v: elbo(vae, v, Exact()), lambda v: iwae_bound(vae, v, 2)):
+        assert bound(x).shape == (8,)
+        with pytest.raises(ValueError, match=r"law on 0 and 1, and x has values from 0 to 0\.5"):
+            bound(x / 2)
+
+
+def test_a_finished_run_is_read_by_the_same_call_and_by_no_other(tmp_path) -> None:
+    def trained(steps: int = 5, *, frozen: bool = False, wide: bool = False) -> tuple[nn.Linear, dict]:
+        network = nn.Linear(2, 1)
+        with torch.no_grad():
+            network.weight.fill_(1.0)
+        network.bias.requires_grad_(not frozen)
+        network.to(torch.float64 if wide else torch.float32)
+        curve = fit(
+            network,
+            lambda x, _: network(x).square()[:, 0],
+            lambda generator: torch.randn(4, 2, generator=generator).to(network.weight.dtype),
+            TrainConfig(steps=steps, learning_rate=0.1, eval_every=1, checkpoint_every=2),
+            checkpoint=tmp_path / "run.safetensors",
+        )
+        return network, curve
+
+    network, curve = trained()
+    assert len(curve["loss"]) == 5
+    (tmp_path / "run.safetensors").chmod(0o444)  # the last step is in it: nothing is left to be done
+    before = (tmp_path / "run.safetensors").read_bytes()
+    again, same = trained()
+    assert same == curve
+    assert all(map(torch.equal, network.parameters(), again.parameters()))
+    assert (tmp_path / "run.safetensors").read_bytes() == before
+    for other in ({"frozen": True}, {"wide": True}, {"steps": 6}):
+        with pytest.raises(CheckpointError, match="belongs to another configuration"):
+            trained(**other)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efvae.exact import Rule, common_log_base_measure, log_joint, log_marginal
+from efvae.exact import Rule, common_log_base_measure, log_joint, log_marginal, require_weights
 from efvae.models import VAE
 
 __all__ = ["Tables", "tabulate"]
@@ -148,12 +148,14 @@ def tabulate(vae: VAE, x: Tensor, data: Tensor, rule: Rule) -> Tables:
         rule: all states of the latent space.
 
     Raises:
-        ValueError: a weight is not positive, or there is not one for each observation; or h(x) depends on the code.
+        ValueError: a weight is not positive, their sum is above one, or there is not one for each observation; or
+            h(x) depends on the code.
 
     Paper: asm-1, eq-23a, eq-23b
     """
     if data.shape != x.shape[:1] or not bool((data > 0).all()):
         raise ValueError(f"tabulate: needs p_d(x) > 0 for each of {len(x)} observations: drop those without mass")
+    require_weights("tabulate", data, x, part=True)
     with torch.no_grad():
         q, p, z = vae.encode(x), vae.decoder(rule.points), rule.points
         return Tables(

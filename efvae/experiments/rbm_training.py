@@ -106,8 +106,8 @@ def train(
     start = Bernoulli(pixel_logits(digits)).sample((plan.chains,), generator)
     chains = PersistentChains(model, start, plan.sweeps) if isinstance(model, Harmonium) else None
     by_chains = plan.model == "rbm-pcd"
-    keeper = _Keeper(model, digits, generator, exact=not by_chains and plan.latent <= ENUMERABLE)
-    keeper.by_elbo = isinstance(model, VAE) and not likelihood
+    judged = "elbo" if isinstance(model, VAE) and not likelihood else "log_likelihood"
+    keeper = _Keeper(model, digits, generator, judged, exact=not by_chains and plan.latent <= ENUMERABLE)
 
     def loss(x: Tensor, noise: torch.Generator) -> Tensor:
         if isinstance(model, VAE):
@@ -155,20 +155,23 @@ def _rbm(plan: Plan, digits: Digits, generator: torch.Generator) -> Harmonium:
 
 
 class _Keeper:
-    """Evaluates a model on the way and keeps the parameters with the best validation objective."""
+    """Evaluates a model on the way and keeps the parameters with the best validation objective, judged by a metric."""
 
-    def __init__(self, model: Harmonium | VAE, digits: Digits, generator: torch.Generator, *, exact: bool) -> None:
+    def __init__(
+        self, model: Harmonium | VAE, digits: Digits, generator: torch.Generator, judged: str, *, exact: bool
+    ) -> None:
         self.model, self.digits, self.generator, self.exact = model, digits, generator, exact
+        self.judged = f"{judged}_validation"
         bits = model.prior.eta.numel() if isinstance(model, VAE) else len(model.latent_bias)
         self.states = all_bits(bits if exact else 0).float()
         self.state = copy.deepcopy(model.state_dict())
-        self.best, self.objective, self.entry, self.by_elbo = 0, -math.inf, 0, True
+        self.best, self.objective, self.entry = 0, -math.inf, 0
 
     def look(self) -> dict[str, float]:
         """Metrics for the curve."""
         with torch.no_grad():
             metrics = self._metrics()
-        objective = metrics["elbo_validation" if self.by_elbo else "log_likelihood_validation"]
+        objective = metrics[self.judged]
         if objective > self.objective:
             self.best, self.objective = self.entry, objective
             self.state = copy.deepcopy(self.model.state_dict())
