@@ -375,3 +375,17 @@ def test_committed_records_are_of_the_present_layout(oracle):
         model = truth(record.config["distance"], record.config["sigma"])
         entropy = evaluate(model, expectation_rule(model, record.config["sigma"]))["log_likelihood"]
         assert record.metrics["negative_entropy"] == pytest.approx(entropy, abs=1e-9)
+
+
+@pytest.mark.parametrize(("distance", "sigma"), [(50.0, 1.0), (1.0, 0.02), (1e-300, 1.0), (0.001, 1.0)])
+def test_centers_that_the_grid_does_not_resolve_are_refused(distance, sigma):
+    with pytest.raises(ValueError, match="distance must be"):
+        Config(distance=distance, sigma=sigma)
+
+
+def test_a_grid_that_is_too_coarse_for_the_truth_is_refused():
+    for scale in (0.01, 20.0):  # the ends of what is allowed
+        rule = expectation_rule(truth(scale, SIGMA), SIGMA)
+        assert float(rule.log_weights.exp().sum()) == pytest.approx(1, abs=1e-7)
+    with pytest.raises(ValueError, match=r"a grid of 101 points a side sums the truth to 1\.0051"):
+        expectation_rule(truth(50.0, SIGMA), SIGMA)

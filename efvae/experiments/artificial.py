@@ -38,6 +38,10 @@ CHECKPOINT_EVERY = 100
 FINAL_RATE = 0.01
 
 
+#: Scales of the centers, in σ, that the expectations are exact for.
+NEAREST, FARTHEST = 0.01, 20.0
+
+
 @dataclass(frozen=True)
 class Config:
     """One cell of the artificial example.
@@ -57,6 +61,9 @@ class Config:
 
     Raises:
         ValueError: a value out of its range.
+
+    Raises:
+        ValueError: a value out of its range; or a distance that is too small or large for sigma.
 
     Paper: sec-4-1, app-c1
     """
@@ -78,6 +85,11 @@ class Config:
             least={"seed": 0, "pretrain_steps": 1, "joint_steps": 1, "batch_size": 1, "width": 1},
             positive=("distance", "sigma", "learning_rate"),
         )
+        if not NEAREST <= self.distance / self.sigma <= FARTHEST:
+            raise ValueError(
+                f"distance must be from {NEAREST:g} to {FARTHEST:g} times sigma, which the grid of the expectations "
+                f"resolves; got {self.distance:g} and sigma {self.sigma:g}"
+            )
 
 
 #: Settings of the committed records, which the pages show; others in the same folder are not meant.

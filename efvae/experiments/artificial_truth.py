@@ -29,6 +29,8 @@ SIGMA = 1.0
 GRID_POINTS = 101
 #: How far the grid reaches beyond the centers, in standard deviations: the mass outside is below 1e-9.
 REACH = 6.5
+#: How far from one a grid may sum the truth.
+COVERAGE = 1e-7
 #: Points of smaller weight are dropped: more than half of the box, together below 1e-9 of the mass.
 LOG_WEIGHT_FLOOR = -30.0
 
@@ -98,11 +100,17 @@ def expectation_rule(model: VAE, sigma: float, points: int = GRID_POINTS) -> exa
         sigma: its standard deviation.
         points: grid points for each coordinate.
 
+    Raises:
+        ValueError: the grid is too coarse for centers that far apart.
+
     Paper: app-c1
     """
     centers, reach = centers_of(model), REACH * sigma
     box = exact.grid((centers.amin(0) - reach).tolist(), (centers.amax(0) + reach).tolist(), points)
     log_weights = box.log_weights + exact.log_marginal(model, box.points, codes())
+    mass = float(log_weights.exp().sum())
+    if not abs(mass - 1) < COVERAGE:
+        raise ValueError(f"a grid of {points} points a side sums the truth to {mass:.6g}: take more, or a larger sigma")
     keep = log_weights > LOG_WEIGHT_FLOOR
     return exact.Rule(box.points[keep], log_weights[keep])
 

@@ -116,7 +116,7 @@ def read(path: Path) -> Record:
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not a record ({error}); restore it or compute it again") from error
+        raise RecordError(f"{path} is not a record ({error}): remove it, or compute it again with --refresh") from error
     expected = {field.name for field in dataclasses.fields(Record)}
     if not isinstance(fields, dict) or set(fields) != expected:
         found = sorted(fields) if isinstance(fields, dict) else type(fields).__name__

@@ -152,15 +152,17 @@ def read_file(path: Path) -> tuple[str, list[Grid]]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read the sweep file {shown(str(path))}: {one_line(error)}") from None
     expected = "expected 'stem: <experiment>' and 'grid:' with lines 'key: [v1, v2]'"
-    if not isinstance(content, dict) or not isinstance(content.get("stem"), str):
+    if not isinstance(content, dict):
         raise UsageError(f"sweep file {shown(str(path))}: {expected}")
+    if not isinstance(content.get("stem"), str):
+        raise UsageError(f"sweep file {shown(str(path))} names no experiment: {expected}")
     for key in content:
         if key not in ("stem", "grid"):
             raise UsageError(f"sweep file {shown(str(path))}: unknown key {shown(key)}: {expected}")
-    grids = content.get("grid") or {}
+    grids = content.get("grid")
     grids = grids if isinstance(grids, list) else [grids]
-    if not all(isinstance(grid, dict) for grid in grids):
-        raise UsageError(f"sweep file {shown(str(path))}: {expected}")
+    if not grids or not all(isinstance(grid, dict) and grid for grid in grids):
+        raise UsageError(f"sweep file {shown(str(path))} has no grid, or an empty one: {expected}")
     return content["stem"], [{str(key): _texts(str(key), value) for key, value in grid.items()} for grid in grids]
 
 
@@ -228,12 +230,12 @@ def _alternatives(name: str, texts: Sequence[str], kinds: Mapping[str, str]) -> 
 
 
 def _whole(first: str, end: str) -> range:
-    span = range(int(first), int(end))
-    if not 0 < int(end) - int(first) <= MOST_CELLS:
-        raise ValueError(
-            f"the range {first}:{end} stands for {len(span)} values: expected first:end, such as 0:3 for 0,1,2"
-        )
-    return span
+    count = int(end) - int(first)
+    if count > MOST_CELLS:
+        raise ValueError(f"the range {first}:{end} stands for more than {MOST_CELLS} values: give fewer")
+    if count < 1:
+        raise ValueError(f"the range {first}:{end} stands for no value: expected first:end, such as 0:3 for 0,1,2")
+    return range(int(first), int(end))
 
 
 def _cell(found: Experiment, values: Mapping[str, Any]) -> Cell:

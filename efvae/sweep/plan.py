@@ -5,6 +5,7 @@ Own: own-sweep
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,17 +114,19 @@ class Plan:
         """
         groups = self.missing
         to_run = sum(len(group.cells) for group in groups)
-        told = f"{self.experiment.stem}: {len(self.cells)} cells, {len(self.recorded)} recorded, {to_run} to run"
+        told = (
+            f"{self.experiment.stem}: {_count(len(self.cells), 'cell')}, {len(self.recorded)} recorded, {to_run} to run"
+        )
         if self.broken:
             told += f", {len(self.broken)} with a corrupt record"
         if not groups:
             return told
-        told += f" in {len(groups)} groups, {jobs} at a time"
+        told += f" in {_count(len(groups), 'group')}, {jobs} at a time"
         if not self.seconds:
             return f"{told}; no record of this experiment to estimate the time from"
         longest = max(self._cost([group]) for group in groups)
         total = max(longest, self._cost(groups) / jobs)
-        return f"{told}; about {duration(total)}, by the seconds of {self.basis} records"
+        return f"{told}; about {duration(total)}, by the seconds of {_count(self.basis, 'record')}"
 
     def _cost(self, groups: Sequence[Group]) -> float:
         return sum(self.seconds.get(cell.digest, 0.0) for group in groups for cell in group.cells)
@@ -191,10 +194,10 @@ def look_up(found: Experiment, cell: Cell, results: Path) -> Record | None:
 
 
 def _known(stem: str, results: Path) -> list[Record]:
-    """The sound records of an experiment, in the results folder or else in the project's."""
+    """The sound records of an experiment, in the results folder and in the project's."""
     known: list[Record] = []
-    for folder in (results / stem, results_root() / stem):
-        for path in sorted(folder.glob("[!.]*.json")) if not known else []:
+    for folder in dict.fromkeys((results / stem, results_root() / stem)):
+        for path in sorted(folder.glob("[!.]*.json")):
             try:
                 known.append(read(path))
             except RecordError:
@@ -203,19 +206,28 @@ def _known(stem: str, results: Path) -> list[Record]:
 
 
 def _estimate(config: dict[str, Any], known: Sequence[Record]) -> float:
-    """Median seconds of the records that agree with a configuration in most fields, for as many steps as it has."""
+    """Median seconds of the most similar records, for as many steps as a configuration has.
 
-    def agreement(record: Record) -> int:
-        return sum(record.config.get(key) == value for key, value in config.items() if key != "seed")
+    First of all they agree in its choices, such as the encoder; then in how long they are; then in other fields.
+    """
 
-    best = max(map(agreement, known))
-    alike = [record for record in known if agreement(record) == best]
+    def unlike(record: Record) -> tuple[int, float, int]:
+        differ = [key for key, value in config.items() if key != "seed" and record.config.get(key) != value]
+        choices = sum(isinstance(config[key], str) for key in differ)
+        return choices, abs(math.log(_length(config) / _length(record.config))), len(differ)
+
+    least = min(map(unlike, known))
+    alike = [record for record in known if unlike(record) == least]
     return statistics.median(float(r.provenance["seconds"]) * _length(config) / _length(r.config) for r in alike)
 
 
 def _length(config: Mapping[str, Any]) -> float:
     """Steps or epochs of all parts of a training; 1 if the configuration has none."""
     return sum(n for key, n in config.items() if {"steps", "epochs"} & set(key.split("_")) and isinstance(n, int)) or 1
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" + ("" if n == 1 else "s")
 
 
 def duration(seconds: float) -> str:
