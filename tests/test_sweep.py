@@ -493,3 +493,19 @@ def test_into_a_log_a_sweep_says_once_a_minute_how_far_it_is(monkeypatch, capsys
         clock[0] = second
         tell(f"at {second}")
     assert capsys.readouterr().out == "at 70\nat 140\n"
+
+
+def test_the_time_is_estimated_from_records_of_the_same_choices_and_of_the_nearest_length():
+    def record(seconds, **config):
+        return SimpleNamespace(config=config, provenance={"seconds": seconds})
+
+    known = [
+        record(9.0, encoder="oracle", steps=4000, seed=0),
+        record(7.0, encoder="factorized", steps=5, seed=0),  # nearly all of it to start
+        record(100.0, encoder="factorized", steps=4000, seed=0),
+    ]
+    wanted = {"encoder": "oracle", "steps": 4000, "seed": 3}
+    assert _estimate(wanted, known) == 9
+    assert _estimate(wanted | {"encoder": "factorized"}, known) == 100
+    assert _estimate(wanted | {"encoder": "factorized", "steps": 8000}, known) == 200
+    assert _estimate(wanted | {"encoder": "states"}, known[1:]) == 100  # of other choices, the nearest length
