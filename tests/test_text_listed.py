@@ -17,6 +17,7 @@ from efvae.data.synthetic import curved_law, synthetic_text
 from efvae.estimators import ARM, DisARM, Exact
 from efvae.experiments import text
 from efvae.families import all_bits
+from efvae.text import compiled
 from efvae.text.batches import Documents
 from efvae.text.dense import DenseDocuments
 from efvae.text.listed import word_partition
@@ -94,6 +95,7 @@ def test_codes_from_the_table_give_what_each_code_by_itself_gives(documents, mod
 
 
 def test_an_evaluation_from_the_table_is_that_of_each_code(documents, model, monkeypatch):
+    monkeypatch.setattr(compiled, "available", lambda _: False)
     found = []
     for cost in (math.inf, 0):
         monkeypatch.setattr(text_model, "table_cost", lambda *_, cost=cost: cost)

@@ -7,12 +7,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from scipy import sparse
 from torch import Tensor
 
+from efvae.text import compiled
+from efvae.text.compiled import arrays, spread
 from efvae.word_counts import WordCounts, log_saturated
 
 __all__ = ["Batch", "Documents"]
@@ -57,6 +59,8 @@ class Batch:
 
         Own: own-fused-multinomial
         """
+        if self._compiled(table):
+            return self._read(table, self.shared(table))
         return self.entries(table) + self.shared(table)
 
     def entries(self, table: Tensor) -> Tensor:
@@ -64,6 +68,8 @@ class Batch:
 
         Own: own-fused-multinomial
         """
+        if self._compiled(table):
+            return self._read(table, table.new_zeros(table.shape[1]))
         result: Tensor = torch.nn.functional.embedding_bag(
             self.words, table, self.offsets, mode="sum", per_sample_weights=self.counts
         )
@@ -155,11 +161,36 @@ class Batch:
 
         Own: own-fused-multinomial
         """
+        if self._compiled(values):
+            result = values.new_empty(len(self.smoothing), values.shape[1])
+            shared = arrays(values, self.smoothing, values.sum(0), result)
+            tiles = len(self.by_tile[0]) - 1
+            spread(compiled.kernels().add_words, tiles, self.by_tile, *shared, least=64)
+            return result
         documents, counts, offsets = self._by_word
         entries = torch.nn.functional.embedding_bag(
             documents, values, offsets, mode="sum", per_sample_weights=counts.to(values.dtype)
         )
         return entries.addcmul_(self.smoothing.to(values.dtype)[:, None], values.sum(0))
+
+    def _compiled(self, values: Tensor) -> bool:
+        return values.dtype == self.smoothing.dtype == torch.float32 and compiled.available(values.device)
+
+    def _read(self, table: Tensor, shared: Tensor) -> Tensor:
+        result = table.new_empty(len(self), table.shape[1])
+        tensors = (self.words, self.counts, self.offsets, table, shared, result)
+        spread(compiled.kernels().read, len(self), *arrays(*tensors), least=64)
+        return result
+
+    @cached_property
+    def by_tile(self) -> tuple[Any, Any, Any, Any]:
+        """The entries sorted by tiles of words, for compiled loops, see :func:`efvae.text.kernels.by_tile`.
+
+        Own: own-tabulated-products
+        """
+        documents = arrays(self.words, self.counts, self.offsets)
+        found: tuple[Any, Any, Any, Any] = compiled.kernels().by_tile(*documents, len(self.smoothing))
+        return found
 
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from efvae.estimators import Estimator, Exact
 from efvae.families import Bernoulli, all_bits
 from efvae.networks import mlp
-from efvae.text import dense_bound, row_kernels
-from efvae.text.batches import Documents
+from efvae.text import bit_costs, compiled, dense_bound, row_kernels
+from efvae.text.batches import Batch, Documents
 from efvae.text.dense import AnyBatch, DenseDocuments
 from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
 from efvae.text.listed import LISTED, expected_partition, word_partition
@@ -52,7 +52,8 @@ def table_cost(bits: int, depth: int, device: torch.device) -> float:
     ::
 
         2^m / 48 + 5 · 2^(m/2)      affine decoder, 9 to 20 bits, on a CPU: the product of two tables, and the tables;
-                                    fitted to float32 steps of 9 to 17 bits on one CPU
+                                    fitted to float32 steps of 9 to 17 bits on one CPU, four times as much with
+                                    compiled loops, where each code by itself costs less
 
     Args:
         bits: m.
@@ -65,7 +66,8 @@ def table_cost(bits: int, depth: int, device: torch.device) -> float:
         return 2.0**bits
     if bits > exact_bits(depth) or device.type != "cpu":
         return math.inf
-    return float(2**bits / 48 + 5 * 2 ** (bits / 2))
+    codes = float(2**bits / 48 + 5 * 2 ** (bits / 2))
+    return 4 * codes if compiled.available(device) else codes
 
 
 class TextVAE(nn.Module):
@@ -86,7 +88,7 @@ class TextVAE(nn.Module):
         depth: hidden layers of the decoder, 0, 1 or 2.
         width: units of each hidden layer.
         dtype: of products with all words during training, one by one or listed up to 8 bits; parameters are float32,
-            evaluation always is.
+            evaluation always is, and so is what compiled loops do, see :mod:`efvae.text.compiled`.
 
     Raises:
         ValueError: an argument out of its range.
@@ -172,7 +174,12 @@ class TextVAE(nn.Module):
                 # take would add up its gradient in no fixed order
                 return self._affine_costs(batch, z, self._partition().gather(0, place.flatten()).view_as(place))
             if self.codes is None or len(self.codes) * _listing(z.device) > z[..., 0].numel():
-                return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
+                found = self._bit_costs(z, batch)
+                return (
+                    found
+                    if found is not None
+                    else code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
+                )
             table = code_table(self._hidden(self.codes).float(), self.writer, self.writer_bias, batch, self._products)
             return table.gather(0, self._place(z))
 
@@ -183,7 +190,8 @@ class TextVAE(nn.Module):
 
         Own: own-fused-multinomial
         """
-        if self.codes is not None or self._table_pays(documents.n_documents):
+        tabulated = isinstance(documents, Documents) and self._tabulates()
+        if self.codes is not None or tabulated or self._table_pays(documents.n_documents):
             return None
         return FrozenLayer(self.writer, self.writer_bias, documents.smoothing)
 
@@ -234,6 +242,16 @@ class TextVAE(nn.Module):
     def _table_pays(self, n_codes: int) -> bool:
         """Whether the log-partitions of all codes cost less than those of some; up to 8 bits they are listed."""
         return self.bits > LISTED_BITS and n_codes > table_cost(self.bits, self.depth, self.writer.device)
+
+    def _tabulates(self) -> bool:
+        """Whether codes of sparse documents are done by tables of products of exponentials."""
+        single = self.writer.dtype == torch.float32
+        return not self.depth and single and compiled.available(self.writer.device)
+
+    def _bit_costs(self, z: Tensor, batch: AnyBatch) -> Tensor | None:
+        if z.requires_grad or not (isinstance(batch, Batch) and self._tabulates()):
+            return None
+        return bit_costs.code_costs(z, self.writer, self.writer_bias, batch)
 
     def _partition(self) -> Tensor:
         return word_partition(self.writer, self.writer_bias)
