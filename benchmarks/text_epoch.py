@@ -2,20 +2,24 @@
 
 Usual: dense float32 counts in a TensorDataset with a DataLoader, log_softmax, autograd. Both: the same model, DisARM
 with both evaluations differentiated, the NELBO of each step monitored, fused Adam, a test evaluation; one process, the
-same threads, interleaved, medians over rounds.
+same threads, interleaved, medians over rounds. With a linear decoder also the library's way without compiled loops, by
+products of matrices. ``depth-0-ten`` has ten pairs of codes a document, as the last third of the paper's epochs.
 
-``python -m benchmarks.text_epoch [depth-0 depth-1 depth-2 together quality] [--rounds 3] [--threads 2] [--record]``
+``python -m benchmarks.text_epoch [depth-0 depth-0-ten depth-1 depth-2 together quality] [--rounds 3] [--threads 2]
+[--record]``
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import math
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +32,9 @@ from efvae.data.newsgroups import load_newsgroups
 from efvae.estimators import DisARM
 from efvae.families import Bernoulli
 from efvae.networks import mlp
+from efvae.text import compiled
 from efvae.text.batches import Documents
+from efvae.text.bit_costs import group_sizes
 from efvae.text.model import WIDTH, TextVAE
 from efvae.text.products import Table
 from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
@@ -62,7 +68,7 @@ def corpus() -> tuple[WordCounts, WordCounts, str]:
 class Usual:
     """The model as one would write it first."""
 
-    def __init__(self, train: WordCounts, test: WordCounts, depth: int, seed: int) -> None:
+    def __init__(self, train: WordCounts, test: WordCounts, depth: int, seed: int, pairs: int = 1) -> None:
         torch.manual_seed(seed)
         n_words = train.n_words
         self.encoder = nn.Linear(n_words, BITS)
@@ -74,7 +80,7 @@ class Usual:
             DataLoader(TensorDataset(x.dense(), log_saturated(x).float()), batch_size=BATCH, shuffle=shuffle)
             for x, shuffle in ((train, True), (test, False))
         )
-        self.estimator = DisARM()
+        self.estimator = DisARM(pairs)
 
     def nelbo(self, x: Tensor, saturated: Tensor, *, sample_only: bool = False) -> Tensor:
         """Of each document, relative to the saturated multinomial; one code where only that is asked for."""
@@ -108,10 +114,20 @@ class Usual:
 
 
 class Fast:
-    """The library's trainer."""
+    """The library's trainer; ``loops`` says whether it may take compiled ones."""
 
-    def __init__(self, corpora: Corpora, depth: int, seed: int, dtype: torch.dtype, copies: int = 1) -> None:
-        self.corpora, self.epochs, self.seed = corpora, 0, seed
+    def __init__(
+        self,
+        corpora: Corpora,
+        depth: int,
+        seed: int,
+        dtype: torch.dtype,
+        *,
+        copies: int = 1,
+        pairs: int = 1,
+        loops: bool = True,
+    ) -> None:
+        self.corpora, self.epochs, self.seed, self.pairs, self.loops = corpora, 0, seed, pairs, loops
         self.runs = []
         for copy in range(copies):
             torch.manual_seed(seed + copy)
@@ -120,7 +136,11 @@ class Fast:
     def epoch(self) -> float:
         """One epoch of each model; the test NELBO of the first."""
         self.epochs += 1
-        train_together(self.runs, self.corpora, (Phase(self.epochs, DisARM()),), batch_size=BATCH, order_seed=self.seed)
+        phases = (Phase(self.epochs, DisARM(self.pairs)),)
+        with contextlib.ExitStack() as stack:
+            if not self.loops:
+                stack.enter_context(mock.patch.object(compiled, "available", return_value=False))
+            train_together(self.runs, self.corpora, phases, batch_size=BATCH, order_seed=self.seed)
         return self.runs[0].curve["nelbo_test"][-1]
 
 
@@ -135,17 +155,21 @@ def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def floor(corpora: Corpora, depth: int, dtype: torch.dtype) -> float:
-    """Seconds that an epoch cannot be faster than with these products, at the best rates found now on the same shapes.
+def floor(corpora: Corpora, depth: int, dtype: torch.dtype, pairs: int) -> float:
+    """Seconds that an epoch cannot be faster than, at the best rates found now on the same shapes.
 
     ::
 
         a step   2B rows × K words × H: logits, gradient of V, with hidden layers also that of h
                  2B × K exponentials, made in the product or after it, summed;   Adam: 7 numbers a parameter
         test     rows × K × H in float32 and their exponentials
+
+    A linear decoder by compiled loops has no such products: G groups of bits take, with the best rate of adding up
+    products, 2B × K × 3G multiplications and additions a step (sums, then again and their gradient), rows × K × G in
+    the test. The lesser of the two.
     """
     n_words, width = corpora.train.n_words, WIDTH if depth else BITS
-    rows, steps = 2 * BATCH, math.ceil(corpora.train.n_documents / BATCH)
+    rows, steps = 2 * BATCH * pairs, math.ceil(corpora.train.n_documents / BATCH)
 
     def seconds(*ways: Callable[[], object]) -> float:
         return min(interleaved({str(number): way for number, way in enumerate(ways)}, 15).values())
@@ -167,26 +191,34 @@ def floor(corpora: Corpora, depth: int, dtype: torch.dtype) -> float:
 
     parameters = n_words * (width + BITS) + (BITS + (depth - 1) * WIDTH) * WIDTH * bool(depth)
     state = torch.zeros(7 * parameters // 2)
-    step = (
-        exponentials(rows, dtype)
-        + product(n_words, rows, width)
-        + (product(rows, n_words, width) if depth else 0.0)
-        + seconds(lambda: state.add_(1.0))  # reads and writes each number: half as many as Adam touches
-    )
-    return steps * step + corpora.test.n_documents / rows * exponentials(rows, torch.float32)
+    adam = seconds(lambda: state.add_(1.0))  # reads and writes each number: half as many as Adam touches
+    step = exponentials(rows, dtype) + product(n_words, rows, width) + (product(rows, n_words, width) if depth else 0.0)
+    by_products = steps * (step + adam) + corpora.test.n_documents / rows * exponentials(rows, torch.float32)
+    if depth or not compiled.available(torch.device("cpu")):
+        return by_products
+    square = torch.ones(1024, 1024)
+    rate = len(square) ** 3 / seconds(lambda: square @ square)
+    operations = len(group_sizes(BITS)) * n_words * (steps * rows * 3 + corpora.test.n_documents)
+    return min(by_products, steps * adam + operations / rate)
 
 
-def bench(depth: int, rounds: int, dtype: torch.dtype) -> dict[str, float]:
+def bench(depth: int, rounds: int, dtype: torch.dtype, pairs: int = 1) -> dict[str, float]:
     """Seconds of an epoch in each way, and their ratios."""
     train, test, _ = corpus()
     corpora = Corpora(Documents(train), Documents(test))
-    usual, fast = Usual(train, test, depth, 0), Fast(corpora, depth, 0, dtype)
-    median = interleaved({"usual": usual.epoch, "fast": fast.epoch}, rounds)
-    least = floor(corpora, depth, dtype)
+    ways = {
+        "usual": Usual(train, test, depth, 0, pairs).epoch,
+        "fast": Fast(corpora, depth, 0, dtype, pairs=pairs).epoch,
+    }
+    loops = not depth and compiled.available(torch.device("cpu"))
+    if loops:
+        ways["products"] = Fast(corpora, depth, 0, dtype, pairs=pairs, loops=False).epoch
+    median = interleaved(ways, rounds)
+    least = floor(corpora, depth, dtype, pairs)
     return {
-        "seconds_usual": median["usual"],
-        "seconds_fast": median["fast"],
+        **{f"seconds_{way}": seconds for way, seconds in median.items()},
         "ratio": median["usual"] / median["fast"],
+        **({"ratio_products": median["products"] / median["fast"]} if loops else {}),
         "seconds_floor": least,
         "fast_over_floor": median["fast"] / least,
     }
@@ -196,7 +228,7 @@ def stacking(rounds: int, dtype: torch.dtype, copies: int = 4) -> dict[str, floa
     """Several models over one pass of the documents beside one after the other, linear decoder."""
     train, test, _ = corpus()
     corpora = Corpora(Documents(train), Documents(test))
-    stacked = Fast(corpora, 0, 0, dtype, copies)
+    stacked = Fast(corpora, 0, 0, dtype, copies=copies)
     alone = [Fast(corpora, 0, seed, dtype) for seed in range(copies)]
     median = interleaved({"together": stacked.epoch, "alone": lambda: [one.epoch() for one in alone]}, rounds)
     return {
@@ -231,6 +263,7 @@ def quality(_: int, dtype: torch.dtype) -> dict[str, float]:
 
 PARTS: dict[str, Callable[[int, torch.dtype], dict[str, float]]] = {
     **{f"depth-{depth}": functools.partial(bench, depth) for depth in (0, 1, 2)},
+    "depth-0-ten": functools.partial(bench, 0, pairs=10),
     "together": stacking,
     "quality": quality,
 }

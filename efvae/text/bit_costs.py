@@ -15,7 +15,7 @@ from efvae.text import compiled
 from efvae.text.batches import Batch
 from efvae.text.compiled import arrays, spread
 
-__all__ = ["code_costs"]
+__all__ = ["code_costs", "group_sizes"]
 
 #: No product of tabulated exponentials is beyond this, or the next path is taken; float32 goes to 3e38.
 _MOST = math.exp(80.0)
@@ -57,27 +57,36 @@ def code_costs(z: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor 
     return result
 
 
+def group_sizes(bits: int) -> list[int]:
+    """Numbers of bits of the groups whose exponentials are tabulated: at most 6 each, as even as can be.
+
+    Own: own-tabulated-products
+    """
+    least = compiled.kernels().GROUPS
+    groups = least * max(1, -(-bits // (6 * least)))
+    return [(bits + i) // groups for i in reversed(range(groups))]
+
+
 def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
     kernels, bits, rows = compiled.kernels(), weight.shape[1], len(z)
-    groups = kernels.GROUPS * max(1, -(-bits // (6 * kernels.GROUPS)))
-    sizes = [(bits + i) // groups for i in reversed(range(groups))]
-    blocks, n_tables = -(-rows // kernels.ROWS), sum(2**size for size in sizes)
-    shapes = ((len(sizes),), (rows, groups), (blocks, groups * kernels.ROWS), (blocks, n_tables + 1), (blocks,))
-    group_sizes, codes, order, starts, wrong = (torch.zeros(shape, dtype=torch.int64).numpy() for shape in shapes)
-    group_sizes[:] = sizes
-    spread(kernels.places, blocks, *arrays(z), group_sizes, codes, order, starts, wrong)
+    groups, blocks = len(group_sizes(bits)), -(-rows // kernels.ROWS)
+    n_tables = sum(2**size for size in group_sizes(bits))
+    shapes = ((groups,), (rows, groups), (blocks, groups * kernels.ROWS), (blocks, n_tables + 1), (blocks,))
+    sizes, codes, order, starts, wrong = (torch.zeros(shape, dtype=torch.int64).numpy() for shape in shapes)
+    sizes[:] = group_sizes(bits)
+    spread(kernels.places, blocks, *arrays(z), sizes, codes, order, starts, wrong)
     if wrong.any():
         raise ValueError(f"code_costs: codes must be 0 or 1; {wrong.sum()} numbers are not")
     shift = bias.max()
     root, scale = arrays(weight.mul(0.5).exp_(), (bias - shift).exp())
     parts, most = torch.zeros(kernels.PARTS, rows), torch.zeros(kernels.PARTS)
     written = arrays(parts, most)
-    spread(kernels.totals, kernels.PARTS, root, scale, group_sizes, codes, *written, memory=n_tables + bits + 2)
+    spread(kernels.totals, kernels.PARTS, root, scale, sizes, codes, *written, memory=n_tables + bits + 2)
     total = parts.sum(0)
     low, high = torch.aminmax(total)
     if not (most.max() < _MOST and low > 1e-20 and high < 1e30):  # not so of NaN either
         return None
-    return _Sums((root, scale, group_sizes, codes, order, starts), total, float(shift))
+    return _Sums((root, scale, sizes, codes, order, starts), total, float(shift))
 
 
 class _BitCosts(Function):
