@@ -34,7 +34,6 @@ from efvae.families import Bernoulli
 from efvae.networks import mlp
 from efvae.text import compiled
 from efvae.text.batches import Documents
-from efvae.text.bit_costs import group_sizes
 from efvae.text.model import WIDTH, TextVAE
 from efvae.text.products import Table
 from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
@@ -198,7 +197,7 @@ def floor(corpora: Corpora, depth: int, dtype: torch.dtype, pairs: int) -> float
         return by_products
     square = torch.ones(1024, 1024)
     rate = len(square) ** 3 / seconds(lambda: square @ square)
-    operations = len(group_sizes(BITS)) * n_words * (steps * rows * 3 + corpora.test.n_documents)
+    operations = len(compiled.kernels().group_sizes(BITS)) * n_words * (steps * rows * 3 + corpora.test.n_documents)
     return min(by_products, steps * adam + operations / rate)
 
 

@@ -5,6 +5,7 @@ Labels: own-tabulated-products, eq-13.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import subprocess
@@ -79,7 +80,7 @@ def test_costs_and_gradients_are_those_of_the_definition(bits, n_words, n, sampl
         assert (mine - exact).norm() < 3e-6 * exact.norm()
 
 
-def test_what_float32_does_not_hold_is_done_without(monkeypatch):
+def test_what_float32_does_not_hold_is_done_without():
     torch.manual_seed(0)
     x = documents(12, 90)
     batch = next(Documents(x).batches(12))
@@ -87,9 +88,11 @@ def test_what_float32_does_not_hold_is_done_without(monkeypatch):
     z = (torch.rand(2, 12, 40) > 0.5).float()
     bits = torch.ones(40)
     bits[::2] = -1
-    for size, held in ((3.0, True), (5.0, False)):  # Σ_j |V_kj| is 120 and 200
+    one = torch.eye(40)[0]
+    # Σ_j |V_kj| is 120 and 200; one entry alone is −85 and −87
+    for row, held in ((3.0 * bits, True), (5.0 * bits, False), (-85 * one, True), (-87 * one, False)):
         with torch.no_grad():
-            model.writer[5] = size * bits
+            model.writer[5] = row
         assert (bit_costs.code_costs(z, model.writer, model.writer_bias, batch) is not None) == held
         cost = model.costs(batch)(z)
         wanted = by_definition(z.double(), model.writer.double(), model.writer_bias.double(), x)
@@ -100,19 +103,80 @@ def test_what_float32_does_not_hold_is_done_without(monkeypatch):
         model.writer_bias[7] = 0
     for parameter in (model.writer, model.writer_bias):  # NaN is left to the usual way, which names the epoch
         assert bit_costs.code_costs(z, model.writer, model.writer_bias, batch) is not None
-        with torch.no_grad():
-            parameter.view(-1)[3] = math.nan
-        assert bit_costs.code_costs(z, model.writer, model.writer_bias, batch) is None
+        for bad in (math.nan, math.inf):
+            with torch.no_grad():
+                parameter.view(-1)[3] = bad
+            assert bit_costs.code_costs(z, model.writer, model.writer_bias, batch) is None
         with torch.no_grad():
             parameter.view(-1)[3] = 0
 
 
-def test_codes_are_bits():
+# b and the products of tables, each by itself held or not, in sums that they make up
+@pytest.mark.parametrize(
+    ("weight", "bias", "code"),
+    [
+        ([[0, 0], [60, 60]], [0, -110], [1, 1]),
+        ([[0, 0, -40], [-75, -75, 0]], [0, -30], [0, 0, 1]),
+        ([[-85, 59], [-60, 0]], [0, 0], [1, 1]),
+        ([[0, 0], [80, -75]], [0, -95], [1, 0]),
+    ],
+)
+def test_small_factors_of_large_sums_are_not_lost(weight, bias, code):
+    weight, bias, z = torch.tensor(weight).float(), torch.tensor(bias).float(), torch.tensor([[code]]).float()
+    x = WordCounts.from_dense(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))
+    cost = bit_costs.code_costs(z, weight, bias, next(Documents(x).batches(1)))
+    wanted = by_definition(z.double(), weight.double(), bias.double(), x)
+    if cost is not None:
+        torch.testing.assert_close(cost.double(), wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_other_codes_are_left_to_the_usual_way():
+    model, x = TextVAE(30, 10), documents(4, 30)
+    batch = next(Documents(x).batches(4))
+    z = (torch.rand(2, 4, 10) > 0.5).float()
+    for other in (z / 2, z.clone().index_fill(1, torch.tensor([3]), math.nan), z[:0]):
+        wanted = by_definition(other.double(), model.writer.double(), model.writer_bias.double(), x)
+        with torch.no_grad():
+            found = model.costs(batch)(other)
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-3, equal_nan=True)
+    assert bit_costs.code_costs(z / 2, model.writer, model.writer_bias, batch) is None
+    for kind in (torch.bool, torch.int64, torch.float64):
+        found = bit_costs.code_costs(z.to(kind), model.writer, model.writer_bias, batch)
+        torch.testing.assert_close(found, model.costs(batch)(z), rtol=0, atol=0)
+        found.sum().backward()
+
+
+def test_shapes_that_do_not_fit_are_named():
     batch = next(Documents(documents(4, 30)).batches(4))
-    z = torch.zeros(1, 4, 10)
-    z[0, 2, 3], z[0, 3, 9] = 0.5, math.nan
-    with pytest.raises(ValueError, match="codes must be 0 or 1; 2 numbers are not"):
-        bit_costs.code_costs(z, torch.zeros(30, 10), torch.zeros(30), batch)
+    good = torch.zeros(1, 4, 10), torch.zeros(30, 10), torch.zeros(30)
+    for place, bad in ((0, (1, 3, 10)), (0, (1, 4, 9)), (1, (29, 10)), (2, (31,))):
+        given = [torch.zeros(bad) if i == place else each for i, each in enumerate(good)]
+        with pytest.raises(ValueError, match=r"expected codes of shape \(samples, 4, \d+\), and V and a of 30 words"):
+            bit_costs.code_costs(*given, batch)
+    with pytest.raises(ValueError, match="expected a row for each of 4 documents, got 5"):
+        batch.transposed(torch.zeros(5, 2))
+    with pytest.raises(IndexError, match="outside the vocabulary"):
+        batch.entries(torch.zeros(3, 2))
+    batch = dataclasses.replace(batch, words=batch.words + 5)
+    for work in (lambda: bit_costs.code_costs(*good, batch), lambda: batch.transposed(torch.zeros(4, 2))):
+        with pytest.raises(IndexError, match="outside the vocabulary"):
+            work()
+
+
+def test_frozen_parameters_and_other_memory_get_their_gradients():
+    torch.manual_seed(0)
+    x = documents(20, 70)
+    batch = next(Documents(x).batches(20))
+    z, table, bias = (torch.rand(2, 20, 9) > 0.5).float(), torch.randn(70, 9), torch.randn(70)
+    turned = table.t().contiguous().t().requires_grad_()
+    found = []
+    for weight in (turned, table.clone().requires_grad_()):
+        assert weight.is_contiguous() == (weight is not turned)
+        found.append(torch.autograd.grad(bit_costs.code_costs(z, weight, bias, batch).sum(), weight)[0])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+    bias.requires_grad_()
+    bit_costs.code_costs(z, table, bias, batch).sum().backward()
+    assert bias.grad.norm() > 0
 
 
 def test_a_changed_table_is_noticed():
@@ -177,15 +241,15 @@ def test_the_number_of_threads_changes_nothing(threads, team, monkeypatch):
         sums = word_sums(table, batch)
         found.append([cost, sums, *torch.autograd.grad(cost.sum() + (sums**2).sum(), table)])
     for other in found[1:]:
-        for mine, wanted in zip(other, found[0], strict=True):
+        assert torch.equal(other[0], found[0][0])  # whose loops are ours
+        for mine, wanted in zip(other[1:], found[0][1:], strict=True):  # with sums of torch's in between
             torch.testing.assert_close(mine, wanted, rtol=1e-6, atol=1e-5)
-        assert torch.equal(other[0], found[0][0])
 
 
-def run_loop(first, last, result):
+def run_loop(first, last, error, result):
+    if error is not None and first <= 5 < last:
+        raise error
     result[first:last] += 1
-    if first <= 5 < last and result[0] < 0:
-        raise FloatingPointError("in a loop")
 
 
 @pytest.mark.parametrize("team", ["of torch", "of others", "too small", "one"])
@@ -197,12 +261,12 @@ def test_a_loop_covers_its_range_once_and_its_errors_are_raised(threads, team, m
         monkeypatch.setattr(compiled, "_team", lambda: compiled._torch_threads(lambda member, *_: member(None)))
     for n in (1, 3, 4, 101):
         result = torch.zeros(n).numpy()
-        compiled.spread(run_loop, n, result)
+        compiled.spread(run_loop, n, None, result)
         assert (result == 1).all()
-    result[:] = -5
-    with pytest.raises(FloatingPointError, match="in a loop"):
-        compiled.spread(run_loop, 101, result)
-    assert (result == -4).all()
+    for error in (FloatingPointError, IndexError, KeyboardInterrupt):
+        with pytest.raises(error):
+            compiled.spread(run_loop, 101, error, result)
+        assert result[5] == 1
 
 
 def test_training_is_that_of_torch(monkeypatch):

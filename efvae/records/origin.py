@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None =
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "efvae": efvae.__version__,
+            # where its compiled loops were taken, which compute in float32 whatever precision is asked for
+            **({"numba": str(sys.modules["numba"].__version__)} if "efvae.text.kernels" in sys.modules else {}),
         },
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "cpu": _cpu_model(),

@@ -162,6 +162,8 @@ class Batch:
         Own: own-fused-multinomial
         """
         if self._compiled(values):
+            if len(values) != len(self):
+                raise ValueError(f"transposed: expected a row for each of {len(self)} documents, got {len(values)}")
             result = values.new_empty(len(self.smoothing), values.shape[1])
             shared = arrays(values, self.smoothing, values.sum(0), result)
             tiles = len(self.by_tile[0]) - 1

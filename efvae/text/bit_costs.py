@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -15,10 +15,12 @@ from efvae.text import compiled
 from efvae.text.batches import Batch
 from efvae.text.compiled import arrays, spread
 
-__all__ = ["code_costs", "group_sizes"]
+__all__ = ["code_costs"]
 
-#: No product of tabulated exponentials is beyond this, or the next path is taken; float32 goes to 3e38.
-_MOST = math.exp(80.0)
+#: Most of Σ_j |V_kj|: products of tables stay within exp(±80), where float32 goes from 1e-38 to 3e38.
+_MOST = 160.0
+#: Least exponent whose exponential is held in full.
+_LEAST = -80.0
 
 
 @dataclass(frozen=True)
@@ -27,66 +29,65 @@ class _Sums:
 
     prepared: tuple[Any, ...]
     total: Tensor
-    shift: float
+    shift: Tensor
 
 
 def code_costs(z: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor | None:
     """:func:`efvae.text.fused.code_costs` of bits under a linear decoder; differentiable in V and a, once.
 
     Args:
-        z: zeros and ones, shape ``(samples, documents, m)``, without a gradient.
-        weight: V, shape ``(K, m)``.
-        bias: a, shape ``(K,)``.
+        z: codes, shape ``(samples, documents, m)``, without a gradient.
+        weight: V, float32, shape ``(K, m)``.
+        bias: a, float32, shape ``(K,)``.
         batch: the documents.
 
     Returns:
-        Costs in nats, shape ``(samples, documents)``; None where exponentials are out of the range of float32: a word
-        with Σ_j |V_kj| > 160, or log-partitions far from the largest entry of a.
+        Costs in nats, shape ``(samples, documents)``; None if z is not all zeros and ones, or empty, or if exponentials
+        are not held by float32: absolute values of a row of V add up to more than 160 or one is beyond 86, or
+        log-partitions are far from the largest entry of a.
 
     Raises:
-        ValueError: a number of z is neither 0 nor 1.
+        ValueError: shapes that do not fit together.
 
     Paper: eq-13
     Own: own-tabulated-products
     """
+    if z.shape[1:] != (len(batch), weight.shape[1]) or not len(weight) == len(bias) == len(batch.smoothing):
+        raise ValueError(
+            f"code_costs: expected codes of shape (samples, {len(batch)}, {weight.shape[1]}), and V and a of "
+            f"{len(batch.smoothing)} words; got shapes {tuple(z.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}"
+        )
     with torch.no_grad():
-        sums = _sums(z.flatten(0, 1), weight, bias)
+        sums = _sums(z.flatten(0, 1), weight, bias) if z.numel() else None
     if sums is None:
         return None
-    result: Tensor = _BitCosts.apply(z, weight, bias, batch, sums)  # type: ignore[no-untyped-call]
+    result: Tensor = _BitCosts.apply(z.to(weight.dtype), weight, bias, batch, sums)  # type: ignore[no-untyped-call]
     return result
 
 
-def group_sizes(bits: int) -> list[int]:
-    """Numbers of bits of the groups whose exponentials are tabulated: at most 6 each, as even as can be.
-
-    Own: own-tabulated-products
-    """
-    least = compiled.kernels().GROUPS
-    groups = least * max(1, -(-bits // (6 * least)))
-    return [(bits + i) // groups for i in reversed(range(groups))]
-
-
 def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
-    kernels, bits, rows = compiled.kernels(), weight.shape[1], len(z)
-    groups, blocks = len(group_sizes(bits)), -(-rows // kernels.ROWS)
-    n_tables = sum(2**size for size in group_sizes(bits))
-    shapes = ((groups,), (rows, groups), (blocks, groups * kernels.ROWS), (blocks, n_tables + 1), (blocks,))
-    sizes, codes, order, starts, wrong = (torch.zeros(shape, dtype=torch.int64).numpy() for shape in shapes)
-    sizes[:] = group_sizes(bits)
-    spread(kernels.places, blocks, *arrays(z), sizes, codes, order, starts, wrong)
-    if wrong.any():
-        raise ValueError(f"code_costs: codes must be 0 or 1; {wrong.sum()} numbers are not")
+    kernels, (n_words, bits) = compiled.kernels(), weight.shape
+    half, size = weight.new_empty(n_words), weight.new_empty(n_words)
+    spread(kernels.row_sums, n_words, *arrays(weight, half, size), least=1000)
     shift = bias.max()
-    root, scale = arrays(weight.mul(0.5).exp_(), (bias - shift).exp())
-    parts, most = torch.zeros(kernels.PARTS, rows), torch.zeros(kernels.PARTS)
-    written = arrays(parts, most)
-    spread(kernels.totals, kernels.PARTS, root, scale, sizes, codes, *written, memory=n_tables + bits + 2)
-    total = parts.sum(0)
-    low, high = torch.aminmax(total)
-    if not (most.max() < _MOST and low > 1e-20 and high < 1e30):  # not so of NaN either
+    log_base = half + (bias - shift)
+    if not bool((size.max() < _MOST) & (log_base.max() < -_LEAST)):  # not so of NaN either
         return None
-    return _Sums((root, scale, sizes, codes, order, starts), total, float(shift))
+    small = log_base < _LEAST
+    lost = float((log_base + size / 2)[small].exp().sum())  # at most, of any of the sums
+    sizes = kernels.group_sizes(bits)
+    codes, wrong = np.empty((len(z), len(sizes)), np.uint32), torch.zeros(len(z), dtype=torch.bool)
+    prepared = (*arrays(weight.mul(0.5).exp_(), log_base.exp(), torch.tensor(sizes)), codes)
+    spread(kernels.places, len(z), *arrays(z), *prepared[2:], *arrays(wrong), least=256)
+    if bool(wrong.any()):
+        return None
+    parts = weight.new_zeros(kernels.PARTS, len(z))
+    memory = sum(2**group for group in sizes) + bits + 1 + kernels.FEW
+    spread(kernels.totals, kernels.PARTS, *prepared, *arrays(parts), memory=memory)
+    total = parts.sum(0)
+    low, high = (float(value) for value in torch.aminmax(total))
+    # lost is less than a rounding error then
+    return _Sums(prepared, total, shift) if max(1e-20, 1e7 * lost) < low and high < 1e30 else None
 
 
 class _BitCosts(Function):
@@ -109,15 +110,21 @@ class _BitCosts(Function):
         share = (grad * batch.length).flatten() / sums.total
         # of a document's codes only their weighted sum meets its words
         codes, weights = torch.einsum("sd,sdj->dj", grad, z), grad.sum(0)
-        grad_weight, grad_bias = torch.empty_like(weight), weight.new_empty(len(weight))
+        sizes = kernels.group_sizes(weight.shape[1])
+        blocks, n_tables = -(-len(share) // kernels.ROWS), sum(2**size for size in sizes)
+        order = np.empty((blocks, len(sizes) * kernels.ROWS), np.uint32)
+        sorted_codes = order, np.zeros((blocks, n_tables + 1), np.uint32)
+        spread(kernels.sort_places, blocks, sums.prepared[-1], *sorted_codes)
+        grad_weight, grad_bias = weight.new_empty(weight.shape), weight.new_empty(len(weight))
         spread(
             kernels.gradient,
             -(-len(weight) // kernels.WORDS),
             *sums.prepared,
+            *sorted_codes,
             *arrays(share),
             batch.by_tile,
             *arrays(codes, weights, batch.smoothing, codes.sum(0), weights.sum(0, keepdim=True)),
             *arrays(grad_weight, grad_bias),
-            memory=2 * sums.prepared[-1].shape[1] - 1 + weight.shape[1] + kernels.ROWS,
+            memory=2 * n_tables + weight.shape[1] + 1 + kernels.ROWS,
         )
         return None, grad_weight, grad_bias, None, None

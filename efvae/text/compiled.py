@@ -22,7 +22,7 @@ def _module() -> Any:
         return None
     try:
         return importlib.import_module("efvae.text.kernels")
-    except ImportError:
+    except (ImportError, OSError, SystemError):  # not installed, or not for this machine
         return None
 
 
@@ -62,14 +62,22 @@ def spread(loop: Callable[..., None], n: int, *arguments: Any, memory: int = 0, 
 
     Own: own-tabulated-products
     """
-    threads = max(1, min(torch.get_num_threads(), n // least))
+    n_pieces = max(1, min(torch.get_num_threads(), n // least))
     # torch aligns memory with the lines of caches, which loops over tiles are faster by
-    own = [(torch.empty(memory, kernels().WORDS).numpy(),) if memory else () for _ in range(threads)]
-    pieces = [(n * i // threads, n * (i + 1) // threads, *own[i], *arguments) for i in range(threads)]
-    if threads == 1:
+    own = [(memory_for(memory),) if memory else () for _ in range(n_pieces)]
+    pieces = [(n * i // n_pieces, n * (i + 1) // n_pieces, *own[i], *arguments) for i in range(n_pieces)]
+    if n_pieces == 1:
         loop(*pieces[0])
     else:
         _team()(loop, pieces)
+
+
+def memory_for(rows: int) -> Any:
+    """Numbers for a tile of words, not set, shape ``(rows, WORDS)``.
+
+    Own: own-tabulated-products
+    """
+    return torch.empty(rows, kernels().WORDS, dtype=torch.float32, device="cpu").numpy()
 
 
 Team = Callable[[Callable[..., None], list[Any]], None]
@@ -79,8 +87,8 @@ Team = Callable[[Callable[..., None], list[Any]], None]
 def _team() -> Team:
     """Threads: torch's own where they are OpenMP's of GNU, else others."""
     try:
-        openmp = ctypes.CDLL("libgomp.so.1") if "OpenMP" in torch.__config__.parallel_info() else None
-        return _other_threads if openmp is None else _torch_threads(openmp.GOMP_parallel)
+        openmp = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD)  # the one that is loaded, or none
+        return _torch_threads(openmp.GOMP_parallel)
     except (AttributeError, OSError):
         return _other_threads
 
@@ -90,18 +98,22 @@ def _torch_threads(parallel: Any) -> Team:
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
     def run(loop: Callable[..., None], pieces: list[Any]) -> None:
-        left, errors = list(pieces), []
+        left: list[Any] = list(pieces)
+        errors: list[BaseException] = []
 
         def member(_: object) -> None:
-            while left:  # a team may have fewer members than asked for
-                try:
-                    loop(*left.pop())
-                except IndexError:  # another one was faster
-                    return
-                except Exception as error:  # the caller's frame is not below this one
-                    errors.append(error)
+            try:
+                while True:  # a team may have fewer members than there are pieces, and more
+                    try:
+                        piece = left.pop()
+                    except IndexError:
+                        return
+                    loop(*piece)
+            except BaseException as error:  # an interrupt too: no Python frame is above this one
+                left.clear()
+                errors.append(error)
 
-        parallel(kind(member), None, len(pieces), 0)
+        parallel(kind(member), None, torch.get_num_threads(), 0)  # all: a smaller team would end the other threads
         if errors:
             raise errors[0]
 

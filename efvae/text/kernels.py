@@ -23,16 +23,32 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-__all__ = ["GROUPS", "PARTS", "ROWS", "WORDS", "add_words", "by_tile", "gradient", "inner", "places", "read", "totals"]
+__all__ = [
+    "FEW",
+    "PARTS",
+    "ROWS",
+    "WORDS",
+    "add_words",
+    "by_tile",
+    "gradient",
+    "group_sizes",
+    "inner",
+    "places",
+    "read",
+    "row_sums",
+    "sort_places",
+    "totals",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Words in a tile: its tables and those of ROWS codes take less than half a megabyte, what many second caches hold.
+#: Words in a tile: with 64 bits its tables and the products of ROWS codes take less than half a megabyte, which fits
+#: many second caches.
 WORDS = 64
 #: Codes at a time in the gradient.
 ROWS = 512
-#: The number of groups is a multiple of this: so many are multiplied in one go.
-GROUPS = 6
+#: Codes at a time in a product, what a first cache holds beside some rows of tables; divides ROWS.
+FEW = 32
 #: Parts of the sum over all words.
 PARTS = 32
 
@@ -48,39 +64,41 @@ def _compiled(*, fastmath: set[str] | None = None) -> Callable[[F], F]:
     return compiled
 
 
+def group_sizes(bits: int) -> list[int]:
+    """Numbers of bits of the groups whose exponentials are tabulated: at most 6 each, as even as can be.
+
+    As many groups as are multiplied in one go, 6 or 12, or a multiple of 12.
+
+    Own: own-tabulated-products
+    """
+    groups = 6 if bits <= 36 else 12 * -(-bits // 72)
+    return [(bits + i) // groups for i in reversed(range(groups))]
+
+
 @_compiled()
-def _table(root, scale, sizes, k0, tables, columns, base):
-    """Tables of one tile of words; the largest exp(½ Σ_j |V_kj|), which no product of them is beyond.
+def _table(root, sizes, k0, tables, columns):
+    """Tables of one tile of words.
 
     Args:
         root: exp(V / 2), shape (K, m).
-        scale: exp a, shape (K,).
         sizes: bits of each group.
         k0: first word.
         tables: written, shape (Σ_g 2^size, WORDS): the groups one after the other, codes in counting order, where the
-            first bit counts least.
-        columns: written, exp V of the tile, shape (m, WORDS).
-        base: written, b, shape (WORDS,); 0 beyond the last word.
+            first bit counts least; beyond the last word 1.
+        columns: overwritten, shape (m, WORDS).
     """
-    n = min(WORDS, len(scale) - k0)
+    n = min(WORDS, len(root) - k0)
     columns[:, n:] = 1.0
-    base[n:] = 0.0
     for k in range(n):
-        base[k] = scale[k0 + k]
         for j in range(len(columns)):
             columns[j, k] = root[k0 + k, j]
-    most = np.ones(WORDS, np.float32)
     row = j = 0
     for size in sizes:
         tables[row] = 1.0
         for i in range(j, j + size):
             for k in range(WORDS):
-                up = columns[i, k]
-                down = 1 / up
-                base[k] *= up
-                most[k] *= max(up, down)
-                tables[row, k] *= down
-                columns[i, k] = up * up
+                tables[row, k] /= columns[i, k]
+                columns[i, k] *= columns[i, k]
         n_codes = 1
         for i in range(j, j + size):
             for code in range(row, row + n_codes):
@@ -89,59 +107,80 @@ def _table(root, scale, sizes, k0, tables, columns, base):
             n_codes *= 2
         j += size
         row += n_codes
-    return most.max()
 
 
 @_compiled(fastmath={"reassoc", "contract", "nsz"})
-def _add_totals(tables, base, codes, buffer, result):
-    """Add the sum over a tile's words to the total of each code."""
-    last = codes.shape[1] - GROUPS
+def row_sums(first, last, weight, half, size):
+    """½ Σ_j V_kj and Σ_j |V_kj| of some words; the second is infinite if an entry is beyond ±86, whose exp is not held.
+
+    Args:
+        first, last: the words.
+        weight: V, shape (K, m).
+        half, size: written, shape (K,).
+    """
+    for k in range(first, last):
+        plain, absolute, largest = np.float32(0), np.float32(0), np.float32(0)
+        for j in range(weight.shape[1]):
+            plain += weight[k, j]
+            absolute += abs(weight[k, j])
+            largest = max(largest, abs(weight[k, j]))
+        half[k], size[k] = plain / np.float32(2), absolute if largest < 86 else np.float32(np.inf)
+
+
+@_compiled()
+def _tile_of(base, k0, result):
+    """b of a tile's words, 0 beyond the last word."""
+    n = min(WORDS, len(base) - k0)
+    result[:n] = base[k0 : k0 + n]
+    result[n:] = 0.0
+
+
+@_compiled()
+def _products(tables, codes, result):
+    """Π_g T_g[z_g] of a tile's words, shape (codes, WORDS), for as many groups as :func:`group_sizes` gives."""
+    if codes.shape[1] == 6:
+        for r in range(len(codes)):
+            a, b, c, d, e, f = codes[r, 0], codes[r, 1], codes[r, 2], codes[r, 3], codes[r, 4], codes[r, 5]
+            for k in range(WORDS):
+                result[r, k] = ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k])) * (
+                    tables[e, k] * tables[f, k]
+                )
+        return
     for r in range(len(codes)):
-        a, b, c, d, e, f = codes[r, 0], codes[r, 1], codes[r, 2], codes[r, 3], codes[r, 4], codes[r, 5]
-        total = np.float32(0)
-        if last == 0:
-            for k in range(WORDS):
-                total += ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k])) * (
-                    (tables[e, k] * tables[f, k]) * base[k]
-                )
-        else:
-            for k in range(WORDS):
-                buffer[k] = ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k])) * (
-                    (tables[e, k] * tables[f, k]) * base[k]
-                )
-            for g in range(GROUPS, last, GROUPS):
-                a, b, c = codes[r, g], codes[r, g + 1], codes[r, g + 2]
-                d, e, f = codes[r, g + 3], codes[r, g + 4], codes[r, g + 5]
+        for first in range(0, codes.shape[1], 12):
+            some = codes[r, first:]
+            a, b, c, d, e, f = some[0], some[1], some[2], some[3], some[4], some[5]
+            g, h, i, j, m, n = some[6], some[7], some[8], some[9], some[10], some[11]
+            if first == 0:
                 for k in range(WORDS):
-                    buffer[k] *= ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k])) * (
-                        tables[e, k] * tables[f, k]
-                    )
-            a, b, c = codes[r, last], codes[r, last + 1], codes[r, last + 2]
-            d, e, f = codes[r, last + 3], codes[r, last + 4], codes[r, last + 5]
-            for k in range(WORDS):
-                total += buffer[k] * (
-                    ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k])) * (tables[e, k] * tables[f, k])
-                )
+                    result[r, k] = (
+                        ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k]))
+                        * ((tables[e, k] * tables[f, k]) * (tables[g, k] * tables[h, k]))
+                    ) * ((tables[i, k] * tables[j, k]) * (tables[m, k] * tables[n, k]))
+            else:
+                for k in range(WORDS):
+                    result[r, k] *= (
+                        ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k]))
+                        * ((tables[e, k] * tables[f, k]) * (tables[g, k] * tables[h, k]))
+                    ) * ((tables[i, k] * tables[j, k]) * (tables[m, k] * tables[n, k]))
+
+
+@_compiled(fastmath={"reassoc", "contract", "nsz"})
+def _add_sums(values, base, result):
+    """Add the sums of rows times b to a total of each."""
+    for r in range(len(values)):
+        total = np.float32(0)
+        for k in range(WORDS):
+            total += values[r, k] * base[k]
         result[r] += total
 
 
 @_compiled()
-def _scaled(tables, base, codes, share, result):
-    """exp(V z + a) of a tile's words times a factor of each code, shape (codes, WORDS)."""
-    for r in range(len(codes)):
-        factor = share[r]
-        a, b, c, d, e, f = codes[r, 0], codes[r, 1], codes[r, 2], codes[r, 3], codes[r, 4], codes[r, 5]
+def _scale(values, base, share):
+    """Multiply rows by b and by a factor of each; b first, since the factor undoes it."""
+    for r in range(len(values)):
         for k in range(WORDS):
-            result[r, k] = ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k])) * (
-                (tables[e, k] * tables[f, k]) * (factor * base[k])
-            )
-        for g in range(GROUPS, codes.shape[1], GROUPS):
-            a, b, c = codes[r, g], codes[r, g + 1], codes[r, g + 2]
-            d, e, f = codes[r, g + 3], codes[r, g + 4], codes[r, g + 5]
-            for k in range(WORDS):
-                result[r, k] *= ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k])) * (
-                    tables[e, k] * tables[f, k]
-                )
+            values[r, k] = (values[r, k] * base[k]) * share[r]
 
 
 @_compiled()
@@ -182,25 +221,27 @@ def _fold(sums, sizes, result):
 
 
 @_compiled()
-def totals(first, last, work, root, scale, sizes, codes, result, most):
+def totals(first, last, work, root, base, sizes, codes, result):
     """Σ_k exp(V z + a)_k of each code, for some of PARTS parts of the words.
 
     Args:
         first, last: the parts.
-        work: memory, shape (Σ_g 2^size + m + 2, WORDS).
-        root, scale, sizes: see :func:`_table`.
+        work: memory, shape (Σ_g 2^size + m + 1 + FEW, WORDS).
+        root, sizes: see :func:`_table`.
+        base: b, shape (K,).
         codes: see :func:`places`.
         result: added to, shape (PARTS, codes).
-        most: written, the largest exp(½ Σ_j |V_kj|) of each part, shape (PARTS,).
     """
-    bits, n_tiles = root.shape[1], (len(scale) + WORDS - 1) // WORDS
-    n_tables = len(work) - bits - 2
-    tables, columns, base, buffer = work[:n_tables], work[n_tables:-2], work[-2], work[-1]
+    n_tiles, n_tables = (len(base) + WORDS - 1) // WORDS, len(work) - root.shape[1] - 1 - FEW
+    tables, columns, here, products = work[:n_tables], work[n_tables : -FEW - 1], work[-FEW - 1], work[-FEW:]
     for part in range(first, last):
-        most[part] = 1.0
         for tile in range(part * n_tiles // PARTS, (part + 1) * n_tiles // PARTS):
-            most[part] = max(most[part], _table(root, scale, sizes, tile * WORDS, tables, columns, base))
-            _add_totals(tables, base, codes, buffer, result[part])
+            _table(root, sizes, tile * WORDS, tables, columns)
+            _tile_of(base, tile * WORDS, here)
+            for r in range(0, len(codes), FEW):
+                some = codes[r : r + FEW]
+                _products(tables, some, products[: len(some)])
+                _add_sums(products[: len(some)], here, result[part, r : r + FEW])
 
 
 @_compiled()
@@ -209,7 +250,7 @@ def gradient(
     last,
     work,
     root,
-    scale,
+    base,
     sizes,
     codes,
     order,
@@ -233,8 +274,9 @@ def gradient(
     Args:
         first, last: the tiles.
         work: memory, shape (2 Σ_g 2^size + m + 1 + ROWS, WORDS).
-        root, scale, sizes: see :func:`_table`.
-        codes, order, starts: of the rows r, see :func:`places`.
+        root, base, sizes: see :func:`totals`.
+        codes: of the rows r, see :func:`places`.
+        order, starts: see :func:`sort_places`.
         share: shape (rows,).
         entries: see :func:`by_tile`.
         values, sums: of each document, shapes (documents, m) and (documents,).
@@ -244,19 +286,23 @@ def gradient(
     """
     n_tables, bits = starts.shape[1] - 1, root.shape[1]
     tables, table_sums = work[:n_tables], work[n_tables : 2 * n_tables]
-    columns, base = work[2 * n_tables : 2 * n_tables + bits], work[2 * n_tables + bits]
+    columns, here = work[2 * n_tables : 2 * n_tables + bits], work[2 * n_tables + bits]
     products = work[2 * n_tables + bits + 1 :]
     tiles, documents, words, counts = entries
     for tile in range(first, last):
         k0 = tile * WORDS
-        _table(root, scale, sizes, k0, tables, columns, base)
+        _table(root, sizes, k0, tables, columns)
+        _tile_of(base, k0, here)
         table_sums[:] = 0.0
         for block in range(len(starts)):
-            rows = slice(block * ROWS, (block + 1) * ROWS)
-            _scaled(tables, base, codes[rows], share[rows], products)
+            for r in range(block * ROWS, min((block + 1) * ROWS, len(codes)), FEW):
+                some = codes[r : min(r + FEW, (block + 1) * ROWS)]
+                theirs = products[r - block * ROWS : r - block * ROWS + len(some)]
+                _products(tables, some, theirs)
+                _scale(theirs, here, share[r : r + len(some)])
             _gather(products, order[block], starts[block], table_sums)
         _fold(table_sums, sizes, columns)
-        for k in range(min(WORDS, len(scale) - k0)):
+        for k in range(min(WORDS, len(base) - k0)):
             f = smoothing[k0 + k]
             result_bias[k0 + k] = table_sums[0, k] - f * shared_sum[0]
             for j in range(bits):
@@ -269,37 +315,50 @@ def gradient(
 
 
 @_compiled()
-def places(first, last, z, sizes, codes, order, starts, wrong):
-    """Rows of the tables for each code, and, for some blocks of ROWS codes, the codes sorted by them.
+def places(first, last, z, sizes, codes, wrong):
+    """Rows of the tables for some codes.
+
+    Args:
+        first, last: the codes.
+        z: zeros and ones, shape (rows, m).
+        sizes: see :func:`_table`.
+        codes: written, shape (rows, groups).
+        wrong: set where z is something else, shape (rows,).
+    """
+    for r in range(first, last):
+        row = j = 0
+        for g in range(len(sizes)):
+            place = row
+            for i in range(sizes[g]):
+                place += (z[r, j] != 0) << i
+                if not (z[r, j] == 0 or z[r, j] == 1):
+                    wrong[r] = True
+                j += 1
+            codes[r, g] = place
+            row += 1 << sizes[g]
+
+
+@_compiled()
+def sort_places(first, last, codes, order, starts):
+    """The codes of some blocks of ROWS sorted by the rows of the tables.
 
     Args:
         first, last: the blocks.
-        z: bits, shape (rows, m).
-        sizes: see :func:`_table`.
-        codes: written, rows of the tables, shape (rows, groups).
-        order: written, numbers of codes within their block, sorted by group and row, shape (blocks, groups * ROWS).
+        codes: see :func:`places`.
+        order: written, numbers of codes within their block by group and row, shape (blocks, groups * ROWS).
         starts: added to, where those of each row begin, shape (blocks, Σ_g 2^size + 1).
-        wrong: added to, how many numbers are no bits, shape (blocks,).
     """
+    groups = codes.shape[1]
     for block in range(first, last):
-        begin, end = block * ROWS, min((block + 1) * ROWS, len(z))
+        begin, end = block * ROWS, min((block + 1) * ROWS, len(codes))
         for r in range(begin, end):
-            row = j = 0
-            for g in range(len(sizes)):
-                place = row
-                for i in range(sizes[g]):
-                    bit = z[r, j]
-                    wrong[block] += bit != 0 and bit != 1
-                    place += (bit == 1) << i
-                    j += 1
-                codes[r, g] = place
-                starts[block, place + 1] += 1
-                row += 1 << sizes[g]
+            for g in range(groups):
+                starts[block, codes[r, g] + 1] += 1
         for row in range(starts.shape[1] - 1):
             starts[block, row + 1] += starts[block, row]
         free = starts[block].copy()
         for r in range(begin, end):
-            for g in range(len(sizes)):
+            for g in range(groups):
                 order[block, free[codes[r, g]]] = r - begin
                 free[codes[r, g]] += 1
 
@@ -314,6 +373,8 @@ def by_tile(words, counts, offsets, n_words):
     """
     tiles = np.zeros((n_words + WORDS - 1) // WORDS + 1, np.int64)
     for word in words:
+        if word < 0 or word >= n_words:
+            raise IndexError("a word is outside the vocabulary")
         tiles[word // WORDS + 1] += 1
     for tile in range(len(tiles) - 1):
         tiles[tile + 1] += tiles[tile]
@@ -344,6 +405,8 @@ def read(first, last, words, counts, offsets, table, shared, result):
             result[d, j] = shared[j]
         for e in range(offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words)):
             count, word = counts[e], words[e]
+            if word < 0 or word >= len(table):
+                raise IndexError("a word is outside the vocabulary")
             for j in range(len(shared)):
                 result[d, j] += count * table[word, j]
 
@@ -388,6 +451,8 @@ def inner(first, last, z, words, counts, offsets, weight, bias, shared, shared_b
         constant = shared_bias[0]
         for e in range(offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words)):
             count, word = counts[e], words[e]
+            if word < 0 or word >= len(bias):
+                raise IndexError("a word is outside the vocabulary")
             constant += count * bias[word]
             for j in range(len(row)):
                 row[j] += count * weight[word, j]

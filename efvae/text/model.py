@@ -66,8 +66,7 @@ def table_cost(bits: int, depth: int, device: torch.device) -> float:
         return 2.0**bits
     if bits > exact_bits(depth) or device.type != "cpu":
         return math.inf
-    codes = float(2**bits / 48 + 5 * 2 ** (bits / 2))
-    return 4 * codes if compiled.available(device) else codes
+    return float(2**bits / 48 + 5 * 2 ** (bits / 2)) * (4 if compiled.available(device) else 1)
 
 
 class TextVAE(nn.Module):
@@ -175,23 +174,28 @@ class TextVAE(nn.Module):
                 return self._affine_costs(batch, z, self._partition().gather(0, place.flatten()).view_as(place))
             if self.codes is None or len(self.codes) * _listing(z.device) > z[..., 0].numel():
                 found = self._bit_costs(z, batch)
-                return (
-                    found
-                    if found is not None
-                    else code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
-                )
+                if found is not None:
+                    return found
+                return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
             table = code_table(self._hidden(self.codes).float(), self.writer, self.writer_bias, batch, self._products)
             return table.gather(0, self._place(z))
 
         return costs
 
+    def lists(self, documents: Documents | DenseDocuments) -> bool:
+        """Whether codes of these documents, one each, are looked up in a table of all codes.
+
+        Own: own-listed-partition
+        """
+        return self.codes is not None or self._table_pays(documents.n_documents)
+
     def frozen(self, documents: Documents | DenseDocuments) -> FrozenLayer | None:
-        """The last layer as it is now, for :meth:`costs` of these documents; None if all codes are cheaper.
+        """The last layer as it is now, for :meth:`costs` of these documents; None if other ways are cheaper.
 
         Own: own-fused-multinomial
         """
         tabulated = isinstance(documents, Documents) and self._tabulates()
-        if self.codes is not None or tabulated or self._table_pays(documents.n_documents):
+        if tabulated or self.lists(documents):
             return None
         return FrozenLayer(self.writer, self.writer_bias, documents.smoothing)
 

@@ -112,7 +112,9 @@ def evaluate(
     training = model.training
     model.eval()
     layer = model.frozen(documents)
-    piece = documents.n_documents if layer is None else PIECE["cpu" if layer.device.type == "cpu" else "cuda"]
+    piece = PIECE["cpu" if model.writer.device.type == "cpu" else "cuda"]
+    if model.lists(documents):
+        piece = documents.n_documents
     nelbos, kls = [], []
     for batch in documents.batches(piece):
         q = model.posterior(batch)
