@@ -1008,16 +1008,17 @@ for rounded in sorted({key for key, part in epochs if part == "depth-0-ten"}):
     print(f"  by products in {rounded} {products:.2f} s, {products / ours:.1f} times ours")
 
 # %% [markdown]
-# Ten pairs of codes for each document with 16 bits and a linear decoder, one step: each code by itself, from the table of all codes ({eq}`own-partition-table`), and the exact expectation from that table
+# Ten pairs of codes for each document with 16 bits and a linear decoder, one step: each code by itself, by products of matrices and by {ref}`compiled loops <own-tabulated-products>`; from the table of all codes ({eq}`own-partition-table`); and the exact expectation from that table
 # (`python -m benchmarks.text_listed`).
 
 # %%
 for record in records.load("benchmark_text_listed"):
     c, m = record.config, record.metrics
     print(f"{c['bits']} bits, {c['pairs']} pairs, {c['threads']} thread, {record.provenance['cpu']}")
-    for way, ratio in (("one_by_one", ""), ("table", "ratio"), ("exact", "ratio_exact")):
-        times = f"  {m[ratio]:.1f} times as fast" if ratio else ""
-        print(f"  {way.replace('_', ' '):11} {m[f'milliseconds_{way}']:5.0f} ms{times}")
+    for way in ("products", "loops", "table", "exact"):
+        if f"milliseconds_{way}" in m:
+            times = f"  {m[f'ratio_{way}']:.1f} times as fast" if way != "products" else ""
+            print(f"  {way:11} {m[f'milliseconds_{way}']:5.0f} ms{times}")
 
 # %% [markdown]
 # ## What is open
