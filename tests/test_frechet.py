@@ -141,3 +141,36 @@ def test_features_go_through_pytorch_fids_network_in_eight_bits(tmp_path, monkey
     found = compute(torch.tensor([-1.0, 0.001, 3.0]).view(1, 3, 1, 1))
     assert found.shape == (1, 3)
     assert torch.allclose(found[0] * 255, torch.tensor([0.0, 128.0, 255.0]))
+
+
+def test_normalisations_in_convolutions_change_no_feature():
+    class Block(torch.nn.Module):
+        """As torchvision's BasicConv2d."""
+
+        def __init__(self, channels, to):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(channels, to, 3, bias=False)
+            self.bn = torch.nn.BatchNorm2d(to, eps=0.001)
+
+        def forward(self, x):
+            return self.bn(self.conv(x)).relu()
+
+    class Network(torch.nn.Sequential):
+        def forward(self, x):
+            return [super().forward(x)]
+
+    torch.manual_seed(0)
+    network = Network(Block(3, 8), Block(8, 5))
+    for block in network:
+        block.bn.running_mean.normal_()
+        block.bn.running_var.uniform_(0.5, 2)
+        torch.nn.init.normal_(block.bn.weight)
+    images = torch.rand(40, 3, 9, 9) * 2 - 1
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = inception.from_tensors(network)(images)
+    eight_bit = ((images + 1) * 127.5).round() / 255
+    torch.testing.assert_close(found, network.eval()(eight_bit)[0].flatten(1), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    kinds = [type(module) for module in inception._folded(network).modules()]
+    assert torch.nn.BatchNorm2d not in kinds
+    assert kinds.count(torch.nn.Identity) == 2

@@ -6,6 +6,7 @@ Neither is a requirement of this package: ``pip install 'efvae[fid]'`` brings th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import os
@@ -16,7 +17,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from efvae.places import expanded
 
@@ -127,20 +129,21 @@ def features(device: torch.device | str = "cpu", path: Path | str | None = None)
     return from_tensors(network.to(device))
 
 
-def from_tensors(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+def from_tensors(network: nn.Module) -> Callable[[Tensor], Tensor]:
     """The features of images that never were files, colour last in memory, which both kinds of device prefer.
 
     The network scales images to 299 × 299 itself. pytorch-fid's command sees 8-bit files: values are rounded likewise.
+    Its batch normalisations are part of the convolutions before them here, which saves a pass over what those give.
 
     Args:
-        network: pytorch-fid's, on its device.
+        network: pytorch-fid's, on its device; not changed.
 
     Returns:
         Map from images in [−1, 1], shape ``(b, 3, h, w)``, to shape ``(b, 2048)``.
 
     Paper: tab-1
     """
-    network = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network = _folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def compute(images: Tensor) -> Tensor:
         eight_bit = ((images.clamp(-1, 1) + 1) * 127.5).round() / 255
@@ -149,3 +152,13 @@ def from_tensors(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
         return torch.cat([network(part)[0].flatten(1) for part in parts])
 
     return compute
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """A copy whose blocks of a convolution and a batch normalisation have convolutions only, as they are evaluated."""
+    network = copy.deepcopy(network).eval()
+    for block in network.modules():
+        convolution, norm = getattr(block, "conv", None), getattr(block, "bn", None)
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            block.conv, block.bn = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    return network
