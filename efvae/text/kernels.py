@@ -42,7 +42,7 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Words in a tile: with 64 bits its tables and the products of ROWS codes take less than half a megabyte, which fits
+#: Words in a tile; with 64 bits its tables and the products of ROWS codes take less than half a megabyte, which fits
 #: many second caches.
 WORDS = 64
 #: Codes at a time in the gradient.
@@ -111,7 +111,9 @@ def _table(root, sizes, k0, tables, columns):
 
 @_compiled(fastmath={"reassoc", "contract", "nsz"})
 def row_sums(first, last, weight, half, size):
-    """½ Σ_j V_kj and Σ_j |V_kj| of some words; the second is infinite if an entry is beyond ±86, whose exp is not held.
+    """Half the sum of a row of V and the sum of its absolute values, of some words.
+
+    The second is infinite if an entry is beyond ±86, whose exponential float32 does not hold.
 
     Args:
         first, last: the words.
@@ -227,7 +229,8 @@ def totals(first, last, work, root, base, sizes, codes, result):
     Args:
         first, last: the parts.
         work: memory, shape (Σ_g 2^size + m + 1 + FEW, WORDS).
-        root, sizes: see :func:`_table`.
+        root: exp(V / 2), shape (K, m).
+        sizes: bits of each group.
         base: b, shape (K,).
         codes: see :func:`places`.
         result: added to, shape (PARTS, codes).
@@ -321,7 +324,7 @@ def places(first, last, z, sizes, codes, wrong):
     Args:
         first, last: the codes.
         z: zeros and ones, shape (rows, m).
-        sizes: see :func:`_table`.
+        sizes: bits of each group.
         codes: written, shape (rows, groups).
         wrong: set where z is something else, shape (rows,).
     """
