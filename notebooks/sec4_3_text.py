@@ -453,7 +453,7 @@ plt.show()
 # %% [markdown]
 # ### DisARM for ARM, held-out documents for the test set
 #
-# 8 bits, linear decoder, the training of the table but for one option; means over seeds, with a standard deviation from three on. *held out*: so many training documents are set aside and select the epoch. *test*: the lowest over the epochs.
+# Linear decoder, the training of the table but for one option; means over seeds, with a standard deviation from three on. *held out*: so many training documents are set aside and select the epoch. *test*: the lowest over the epochs.
 # *selected*: test documents at the epoch that the held-out ones select. *idle*: bits that tell less than a tenth of a nat of the training documents.
 
 
@@ -463,12 +463,18 @@ def number(found: list[float], form: str) -> str:
     return format(statistics.fmean(found), form) if found else "–".rjust(int(form.partition(".")[0]))
 
 
-print("encoder estimator held out seeds        train         test selected idle")
-for encoder in text.ENCODERS:
-    for estimator, aside in (("arm", 0), ("disarm", 0), ("arm", 1000)):
-        found = records.load(
-            text.STEM, **(text_table.settings((8, 0, encoder)) | {"estimator": estimator, "held_out": aside})
-        )
+def of(bits: int, encoder: str, estimator: str, aside: int) -> list[records.Record]:
+    """Records of a linear decoder with the training of the table but for an estimator and documents set aside."""
+    options = {"estimator": estimator, "held_out": aside}
+    return records.load(text.STEM, **(text_table.settings((bits, 0, encoder)) | options))
+
+
+print("bits encoder estimator held out seeds        train         test selected idle")
+for bits, encoder in itertools.product(text_table.BITS, text.ENCODERS):
+    ways = [(way, of(bits, encoder, *way)) for way in (("arm", 0), ("disarm", 0), ("arm", 1000))]
+    if not any(found for _, found in ways[1:]):
+        continue
+    for (estimator, aside), found in ways:
         if found:
             told = []
             for name in ("nelbo_train", "nelbo_test"):
@@ -476,10 +482,10 @@ for encoder in text.ENCODERS:
                 told.append(f"{mean:6.1f}" + ("      " if spread is None else f" ± {spread:3.1f}"))
             selected = number(text_table.values(found, "nelbo_test_held_out"), "6.1f")
             idle = statistics.fmean(text_table.values(found, "idle_bits_train"))
-            row = f"{encoder:>7} {estimator:>9} {aside:8} {len(found):5} {told[0]} {told[1]}"
+            row = f"{bits:4} {encoder:>7} {estimator:>9} {aside:8} {len(found):5} {told[0]} {told[1]}"
             print(f"{row}   {selected} {idle:4.1f}")
             if estimator == "disarm":  # in training it ends below each run with ARM, on test not with e1
-                of_arm = stored[8, 0, encoder]
+                of_arm = stored[bits, 0, encoder]
                 assert max(text_table.values(found, "nelbo_train")) < min(text_table.values(of_arm, "nelbo_train"))
                 ends = [max(text_table.values(some, "nelbo_test")) for some in (found, of_arm)]
                 assert 0 < ends[0] - ends[1] < 1 if encoder == "e1" else ends[0] < ends[1] - 1
