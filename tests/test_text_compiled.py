@@ -246,27 +246,34 @@ def test_the_number_of_threads_changes_nothing(threads, team, monkeypatch):
             torch.testing.assert_close(mine, wanted, rtol=1e-6, atol=1e-5)
 
 
-def run_loop(first, last, error, result):
-    if error is not None and first <= 5 < last:
-        raise error
-    result[first:last] += 1
-
-
+@pytest.mark.parametrize("step", [None, 1, 7])
 @pytest.mark.parametrize("team", ["of torch", "of others", "too small", "one"])
-def test_a_loop_covers_its_range_once_and_its_errors_are_raised(threads, team, monkeypatch):
+def test_a_loop_covers_its_range_once_and_its_errors_are_raised(threads, team, step, monkeypatch):
     threads(1 if team == "one" else 4)
     if team == "of others":
         monkeypatch.setattr(compiled, "_team", lambda: compiled._other_threads)
     if team == "too small":  # all of the work falls to one member
-        monkeypatch.setattr(compiled, "_team", lambda: compiled._torch_threads(lambda member, *_: member(None)))
+        monkeypatch.setattr(compiled, "_team", lambda: lambda loop, work, _: loop.ctypes(work.ctypes.data))
+    loops = compiled.kernels()
     for n in (1, 3, 4, 101):
-        result = torch.zeros(n).numpy()
-        compiled.spread(run_loop, n, None, result)
+        n_words = n * loops.WORDS
+        words, counts = torch.arange(n_words, dtype=torch.int32), torch.ones(n_words)
+        entries = compiled.kernels().by_tile(words.numpy(), counts.numpy(), torch.zeros(1).int().numpy(), n_words)
+        values, shared, result = torch.ones(1, 2), torch.zeros(2), torch.zeros(n_words, 2)
+        # what a loop adds up is there once
+        compiled.spread(loops.add_words, n, *entries, *compiled.arrays(values, counts, shared, result), step=step)
         assert (result == 1).all()
-    for error in (FloatingPointError, IndexError, KeyboardInterrupt):
+    arguments = [words, counts, torch.arange(0, n_words, 32, dtype=torch.int32), torch.ones(n_words, 2), shared, result]
+    for place, bad, error in (
+        (0, words.flip(0) + 40, IndexError),
+        (0, words.long(), TypeError),
+        (4, result, TypeError),
+    ):
+        given = [bad if i == place else each for i, each in enumerate(arguments)]
         with pytest.raises(error):
-            compiled.spread(run_loop, 101, error, result)
-        assert result[5] == 1
+            compiled.spread(loops.read, n, *compiled.arrays(*given), step=step)
+    with pytest.raises(TypeError, match="contiguous"):
+        compiled.spread(loops.row_sums, 2, torch.ones(4, 2).t().numpy(), *compiled.arrays(shared, shared), step=step)
 
 
 def test_training_is_that_of_torch(monkeypatch):

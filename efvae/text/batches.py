@@ -167,7 +167,7 @@ class Batch:
             result = values.new_empty(len(self.smoothing), values.shape[1])
             shared = arrays(values, self.smoothing, values.sum(0), result)
             tiles = len(self.by_tile[0]) - 1
-            spread(compiled.kernels().add_words, tiles, self.by_tile, *shared, least=64)
+            spread(compiled.kernels().add_words, tiles, *self.by_tile, *shared, least=64)
             return result
         documents, counts, offsets = self._by_word
         entries = torch.nn.functional.embedding_bag(

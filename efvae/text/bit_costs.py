@@ -57,11 +57,12 @@ def code_costs(z: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor 
             f"code_costs: expected codes of shape (samples, {len(batch)}, {weight.shape[1]}), and V and a of "
             f"{len(batch.smoothing)} words; got shapes {tuple(z.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}"
         )
+    z = z.to(weight.dtype)
     with torch.no_grad():
         sums = _sums(z.flatten(0, 1), weight, bias) if z.numel() else None
     if sums is None:
         return None
-    result: Tensor = _BitCosts.apply(z.to(weight.dtype), weight, bias, batch, sums)  # type: ignore[no-untyped-call]
+    result: Tensor = _BitCosts.apply(z, weight, bias, batch, sums)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -78,12 +79,12 @@ def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
     sizes = kernels.group_sizes(bits)
     codes, wrong = np.empty((len(z), len(sizes)), np.uint32), torch.zeros(len(z), dtype=torch.bool)
     prepared = (*arrays(weight.mul(0.5).exp_(), log_base.exp(), torch.tensor(sizes)), codes)
-    spread(kernels.places, len(z), *arrays(z), *prepared[2:], *arrays(wrong), least=256)
+    spread(kernels.places, len(z), *arrays(z), *prepared[2:], *arrays(wrong), least=1000)
     if bool(wrong.any()):
         return None
     parts = weight.new_zeros(kernels.PARTS, len(z))
-    memory = sum(2**group for group in sizes) + bits + 1 + kernels.FEW
-    spread(kernels.totals, kernels.PARTS, *prepared, *arrays(parts), memory=memory)
+    memory = sum(2**group for group in sizes) + bits + 1
+    spread(kernels.totals, kernels.PARTS, *prepared, *arrays(parts), memory=memory, step=1)
     total = parts.sum(0)
     low, high = (float(value) for value in torch.aminmax(total))
     # lost is less than a rounding error then
@@ -94,10 +95,7 @@ class _BitCosts(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, batch: Batch, sums: _Sums) -> Tensor:
         partition = sums.total.log().add_(sums.shift).view(z.shape[:-1])
-        shared = batch.shared(weight), (batch.smoothing @ bias).view(1)
-        inner = torch.empty_like(partition)
-        tensors = (z, batch.words, batch.counts, batch.offsets, weight, bias, *shared, inner)
-        spread(compiled.kernels().inner, len(batch), *arrays(*tensors), least=64)
+        inner = torch.einsum("sdj,dj->sd", z, batch.sums(weight)) + batch.sums(bias[:, None])[:, 0]
         ctx.save_for_backward(z, weight)  # V is looked at again: torch sees if it was changed
         ctx.batch, ctx.sums = batch, sums
         return batch.length * partition - inner + batch.saturated
@@ -113,7 +111,7 @@ class _BitCosts(Function):
         sizes = kernels.group_sizes(weight.shape[1])
         blocks, n_tables = -(-len(share) // kernels.ROWS), sum(2**size for size in sizes)
         order = np.empty((blocks, len(sizes) * kernels.ROWS), np.uint32)
-        sorted_codes = order, np.zeros((blocks, n_tables + 1), np.uint32)
+        sorted_codes = order, np.zeros((blocks, n_tables + 2), np.uint32)
         spread(kernels.sort_places, blocks, sums.prepared[-1], *sorted_codes)
         grad_weight, grad_bias = weight.new_empty(weight.shape), weight.new_empty(len(weight))
         spread(
@@ -122,9 +120,10 @@ class _BitCosts(Function):
             *sums.prepared,
             *sorted_codes,
             *arrays(share),
-            batch.by_tile,
+            *batch.by_tile,
             *arrays(codes, weights, batch.smoothing, codes.sum(0), weights.sum(0, keepdim=True)),
             *arrays(grad_weight, grad_bias),
             memory=2 * n_tables + weight.shape[1] + 1 + kernels.ROWS,
+            step=4,
         )
         return None, grad_weight, grad_bias, None, None

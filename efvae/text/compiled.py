@@ -6,14 +6,22 @@ import ctypes
 import functools
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["arrays", "available", "kernels", "spread"]
+__all__ = ["arrays", "available", "job", "kernels", "kind_of", "spread"]
+
+#: Places of a job: the next of its range, the end, how many are taken at a time, threads so far, whether it went wrong.
+NEXT, END, STEP, MEMBERS, FAULT = range(5)
+#: Where the arrays begin, and how many numbers each has: its address, its kind and three lengths.
+HEAD, EACH = 5, 5
+#: Faults: an array is not of the kind that a loop reads; a number of a word is outside the vocabulary.
+WRONG_KIND, WRONG_WORD = 1, 2
 
 
 @functools.cache
@@ -50,37 +58,61 @@ def arrays(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
-def spread(loop: Callable[..., None], n: int, *arguments: Any, memory: int = 0, least: int = 1) -> None:
-    """Let the threads share a loop over a range: ``loop(first, last, *arguments)``.
+def kind_of(dtype: Any, n_axes: int) -> int:
+    """A number for the dtype and the number of axes of an array."""
+    return 4 * ord(np.dtype(dtype).char) + n_axes
+
+
+def spread(loop: Any, n: int, *arguments: Any, memory: int = 0, least: int = 1, step: int | None = None) -> None:
+    """Let the threads share a loop over a range, of which each takes a piece as soon as it has done one.
 
     Args:
-        loop: a compiled one; it writes into its arguments.
+        loop: one of :mod:`efvae.text.kernels`; it writes into its arguments.
         n: length of the range.
-        arguments: of the loop.
-        memory: rows of numbers for a tile of words that each thread gets before the other arguments; 0 for none.
+        arguments: arrays of the loop, contiguous.
+        memory: rows of numbers for a tile of words that each thread gets, before the other arguments; 0 for none.
         least: of the range that is worth a thread.
+        step: length of a piece; by default as many pieces as threads.
+
+    Raises:
+        IndexError: a word is outside the vocabulary.
+        TypeError: an array is not of the kind that the loop reads.
 
     Own: own-tabulated-products
     """
-    n_pieces = max(1, min(torch.get_num_threads(), n // least))
-    # torch aligns memory with the lines of caches, which loops over tiles are faster by
-    own = [(memory_for(memory),) if memory else () for _ in range(n_pieces)]
-    pieces = [(n * i // n_pieces, n * (i + 1) // n_pieces, *own[i], *arguments) for i in range(n_pieces)]
-    if n_pieces == 1:
-        loop(*pieces[0])
+    n_threads = max(1, min(torch.get_num_threads(), n // least))
+    if memory:
+        # torch aligns memory with the lines of caches, which loops over tiles are faster by
+        own = torch.empty(n_threads, memory, kernels().WORDS, dtype=torch.float32, device="cpu").numpy()
+        arguments = own, *arguments
+    work, function = job(n, step or -(-n // n_threads), arguments), loop()
+    if n_threads == 1:
+        function.ctypes(work.ctypes.data)
     else:
-        _team()(loop, pieces)
+        _team()(function, work, n_threads)
+    if work[FAULT]:
+        raise _FAULTS[int(work[FAULT])]
 
 
-def memory_for(rows: int) -> Any:
-    """Numbers for a tile of words, not set, shape ``(rows, WORDS)``.
+def job(n: int, step: int, arguments: Sequence[Any]) -> Any:
+    """What a loop reads, as whole numbers: see :mod:`efvae.text.jobs`.
 
     Own: own-tabulated-products
     """
-    return torch.empty(rows, kernels().WORDS, dtype=torch.float32, device="cpu").numpy()
+    numbers = [0, n, max(1, step), 0, 0]
+    for array in arguments:
+        if not array.flags.c_contiguous:
+            raise TypeError("spread: expected contiguous arrays")
+        lengths = *array.shape, 0, 0
+        numbers += array.ctypes.data, kind_of(array.dtype, array.ndim), *lengths[:3]
+    return np.array(numbers, np.int64)
 
 
-Team = Callable[[Callable[..., None], list[Any]], None]
+_FAULTS = {
+    WRONG_KIND: TypeError("spread: an array is not of the kind that the loop reads"),
+    WRONG_WORD: IndexError("a word is outside the vocabulary"),
+}
+Team = Callable[[Any, Any, int], None]
 
 
 @functools.cache
@@ -88,39 +120,19 @@ def _team() -> Team:
     """Threads: torch's own where they are OpenMP's of GNU, else others."""
     try:
         openmp = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD)  # the one that is loaded, or none
-        return _torch_threads(openmp.GOMP_parallel)
+        parallel = openmp.GOMP_parallel
     except (AttributeError, OSError):
         return _other_threads
+    parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
 
-
-def _torch_threads(parallel: Any) -> Team:
     # a thread of torch's that has nothing to do keeps its core busy for a while, so that others would wait for it
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def torch_threads(function: Any, work: Any, n_threads: int) -> None:
+        parallel(function.address, work.ctypes.data, n_threads, 0)
 
-    def run(loop: Callable[..., None], pieces: list[Any]) -> None:
-        left: list[Any] = list(pieces)
-        errors: list[BaseException] = []
-
-        def member(_: object) -> None:
-            try:
-                while True:  # a team may have fewer members than there are pieces, and more
-                    try:
-                        piece = left.pop()
-                    except IndexError:
-                        return
-                    loop(*piece)
-            except BaseException as error:  # an interrupt too: no Python frame is above this one
-                left.clear()
-                errors.append(error)
-
-        parallel(kind(member), None, torch.get_num_threads(), 0)  # all: a smaller team would end the other threads
-        if errors:
-            raise errors[0]
-
-    return run
+    return torch_threads
 
 
-def _other_threads(loop: Callable[..., None], pieces: list[Any]) -> None:
-    with ThreadPoolExecutor(len(pieces), "efvae-loops") as pool:
-        for done in [pool.submit(loop, *piece) for piece in pieces]:
+def _other_threads(function: Any, work: Any, n_threads: int) -> None:
+    with ThreadPoolExecutor(n_threads, "efvae-loops") as pool:
+        for done in [pool.submit(function.ctypes, work.ctypes.data) for _ in range(n_threads)]:
             done.result()

@@ -9,9 +9,9 @@ of exponentials. For groups of bits all products are tabulated, for a few words 
 That is one multiplication for each group where a product of matrices has one for each bit, and no exponential for each
 word and code. In the gradient, sums over the codes that agree in a group are likewise made once for all its bits.
 
-Every loop is over a range that its caller gives, so that several threads can share it, see
-:func:`efvae.text.compiled.spread`. Each number is made by one thread in a fixed order, and sums over all words are made
-in a fixed number of parts: nothing depends on the number of threads.
+The public loops are jobs that several threads share, see :func:`efvae.text.compiled.spread`. Each number is made by
+one thread in a fixed order, and sums over all words are made in a fixed number of parts: nothing depends on the number
+of threads.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
+from efvae.text import jobs
+from efvae.text.compiled import FAULT, WRONG_WORD
+from efvae.text.vectors import LANES as WORDS
+from efvae.text.vectors import fill, load, load_part, store, store_part, total
+
 __all__ = [
-    "FEW",
     "PARTS",
     "ROWS",
     "WORDS",
@@ -32,7 +36,6 @@ __all__ = [
     "by_tile",
     "gradient",
     "group_sizes",
-    "inner",
     "places",
     "read",
     "row_sums",
@@ -42,13 +45,9 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Words in a tile; with 64 bits its tables and the products of ROWS codes take less than half a megabyte, which fits
-#: many second caches.
-WORDS = 64
-#: Codes at a time in the gradient.
+#: Codes at a time in the gradient: with 64 bits tables, products and sums of a tile take less than 200 kilobytes, which
+#: fit second caches.
 ROWS = 512
-#: Codes at a time in a product, what a first cache holds beside some rows of tables; divides ROWS.
-FEW = 32
 #: Parts of the sum over all words.
 PARTS = 32
 
@@ -64,14 +63,27 @@ def _compiled(*, fastmath: set[str] | None = None) -> Callable[[F], F]:
     return compiled
 
 
+def _job(function: Callable[..., None]) -> Callable[[], Any]:
+    """What gives the compiled function; it is compiled when it is first asked for."""
+
+    def job() -> Any:
+        decorate: Any = functools.partial(numba.cfunc, "void(voidptr)", error_model="numpy")
+        try:
+            return decorate(cache=True)(function)
+        except RuntimeError:  # as above
+            return decorate()(function)
+
+    return functools.cache(functools.update_wrapper(job, function))
+
+
 def group_sizes(bits: int) -> list[int]:
     """Numbers of bits of the groups whose exponentials are tabulated: at most 6 each, as even as can be.
 
-    As many groups as are multiplied in one go, 6 or 12, or a multiple of 12.
+    A multiple of 6 groups, since as many are multiplied in one go.
 
     Own: own-tabulated-products
     """
-    groups = 6 if bits <= 36 else 12 * -(-bits // 72)
+    groups = 6 * -(-bits // 36)
     return [(bits + i) // groups for i in reversed(range(groups))]
 
 
@@ -94,112 +106,94 @@ def _table(root, sizes, k0, tables, columns):
             columns[j, k] = root[k0 + k, j]
     row = j = 0
     for size in sizes:
-        tables[row] = 1.0
+        least = fill(np.float32(1))
         for i in range(j, j + size):
-            for k in range(WORDS):
-                tables[row, k] /= columns[i, k]
-                columns[i, k] *= columns[i, k]
+            column = load(columns, i)
+            least = least / column
+            store(columns, i, column * column)
+        store(tables, row, least)
         n_codes = 1
         for i in range(j, j + size):
+            column = load(columns, i)
             for code in range(row, row + n_codes):
-                for k in range(WORDS):
-                    tables[code + n_codes, k] = tables[code, k] * columns[i, k]
+                store(tables, code + n_codes, load(tables, code) * column)
             n_codes *= 2
         j += size
         row += n_codes
 
 
 @_compiled(fastmath={"reassoc", "contract", "nsz"})
-def row_sums(first, last, weight, half, size):
-    """Half the sum of a row of V and the sum of its absolute values, of some words.
+def _row_sums(row):
+    plain, absolute, largest = np.float32(0), np.float32(0), np.float32(0)
+    for number in row:
+        plain += number
+        absolute += abs(number)
+        largest = max(largest, abs(number))
+    return plain, absolute, largest
+
+
+@_job
+def row_sums(data):
+    """Half the sum of a row of V and the sum of its absolute values; a range of words.
 
     The second is infinite if an entry is beyond ±86, whose exponential float32 does not hold.
 
-    Args:
-        first, last: the words.
+    Arrays:
         weight: V, shape (K, m).
         half, size: written, shape (K,).
     """
-    for k in range(first, last):
-        plain, absolute, largest = np.float32(0), np.float32(0), np.float32(0)
-        for j in range(weight.shape[1]):
-            plain += weight[k, j]
-            absolute += abs(weight[k, j])
-            largest = max(largest, abs(weight[k, j]))
-        half[k], size[k] = plain / np.float32(2), absolute if largest < 86 else np.float32(np.inf)
+    job = jobs.begin(data)
+    weight, half, size = jobs.table(job, 0), jobs.floats(job, 1), jobs.floats(job, 2)
+    first, last = jobs.claim(job)
+    while first < last:
+        for k in range(first, last):
+            plain, absolute, largest = _row_sums(weight[k])
+            half[k], size[k] = plain / np.float32(2), absolute if largest < 86 else np.float32(np.inf)
+        first, last = jobs.claim(job)
 
 
 @_compiled()
-def _tile_of(base, k0, result):
+def _base_of(base, k0, memory):
     """b of a tile's words, 0 beyond the last word."""
     n = min(WORDS, len(base) - k0)
-    result[:n] = base[k0 : k0 + n]
-    result[n:] = 0.0
+    for k in range(n):
+        memory[0, k] = base[k0 + k]
+    memory[0, n:] = 0.0
+    return load(memory, 0)
 
 
 @_compiled()
-def _products(tables, codes, result):
-    """Π_g T_g[z_g] of a tile's words, shape (codes, WORDS), for as many groups as :func:`group_sizes` gives."""
-    if codes.shape[1] == 6:
-        for r in range(len(codes)):
-            a, b, c, d, e, f = codes[r, 0], codes[r, 1], codes[r, 2], codes[r, 3], codes[r, 4], codes[r, 5]
-            for k in range(WORDS):
-                result[r, k] = ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k])) * (
-                    tables[e, k] * tables[f, k]
-                )
-        return
-    for r in range(len(codes)):
-        for first in range(0, codes.shape[1], 12):
-            some = codes[r, first:]
-            a, b, c, d, e, f = some[0], some[1], some[2], some[3], some[4], some[5]
-            g, h, i, j, m, n = some[6], some[7], some[8], some[9], some[10], some[11]
-            if first == 0:
-                for k in range(WORDS):
-                    result[r, k] = (
-                        ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k]))
-                        * ((tables[e, k] * tables[f, k]) * (tables[g, k] * tables[h, k]))
-                    ) * ((tables[i, k] * tables[j, k]) * (tables[m, k] * tables[n, k]))
-            else:
-                for k in range(WORDS):
-                    result[r, k] *= (
-                        ((tables[a, k] * tables[b, k]) * (tables[c, k] * tables[d, k]))
-                        * ((tables[e, k] * tables[f, k]) * (tables[g, k] * tables[h, k]))
-                    ) * ((tables[i, k] * tables[j, k]) * (tables[m, k] * tables[n, k]))
-
-
-@_compiled(fastmath={"reassoc", "contract", "nsz"})
-def _add_sums(values, base, result):
-    """Add the sums of rows times b to a total of each."""
-    for r in range(len(values)):
-        total = np.float32(0)
-        for k in range(WORDS):
-            total += values[r, k] * base[k]
-        result[r] += total
+def _product(tables, code):
+    """Π_g T_g[z_g] of a tile's words, for as many groups as :func:`group_sizes` gives."""
+    found = _six(tables, code)
+    for g in range(6, len(code), 6):
+        found = found * _six(tables, code[g:])
+    return found
 
 
 @_compiled()
-def _scale(values, base, share):
-    """Multiply rows by b and by a factor of each; b first, since the factor undoes it."""
-    for r in range(len(values)):
-        for k in range(WORDS):
-            values[r, k] = (values[r, k] * base[k]) * share[r]
+def _six(tables, code):
+    return ((load(tables, code[0]) * load(tables, code[1])) * (load(tables, code[2]) * load(tables, code[3]))) * (
+        load(tables, code[4]) * load(tables, code[5])
+    )
 
 
 @_compiled()
 def _gather(values, order, starts, sums):
     """Add up the rows that have a code of a group, for all groups."""
-    for code in range(len(starts) - 1):
+    for code in range(len(sums)):
         i, end = starts[code], starts[code + 1]
+        found = load(sums, code)
         while i + 4 <= end:
-            a, b, c, d = order[i], order[i + 1], order[i + 2], order[i + 3]
-            for k in range(WORDS):
-                sums[code, k] += (values[a, k] + values[b, k]) + (values[c, k] + values[d, k])
+            found = found + (
+                (load(values, order[i]) + load(values, order[i + 1]))
+                + (load(values, order[i + 2]) + load(values, order[i + 3]))
+            )
             i += 4
         while i < end:
-            a = order[i]
-            for k in range(WORDS):
-                sums[code, k] += values[a, k]
+            found = found + load(values, order[i])
             i += 1
+        store(sums, code, found)
 
 
 @_compiled()
@@ -210,160 +204,152 @@ def _fold(sums, sizes, result):
         half = 1 << size
         for i in range(j + size - 1, j - 1, -1):
             half //= 2
-            for k in range(WORDS):
-                result[i, k] = sums[row + half, k]
+            found = load(sums, row + half)
             for code in range(row + half + 1, row + 2 * half):
-                for k in range(WORDS):
-                    result[i, k] += sums[code, k]
+                found = found + load(sums, code)
+            store(result, i, found)
             for code in range(row, row + half):
-                for k in range(WORDS):
-                    sums[code, k] += sums[code + half, k]
+                store(sums, code, load(sums, code) + load(sums, code + half))
         j += size
         row += 1 << size
 
 
-@_compiled()
-def totals(first, last, work, root, base, sizes, codes, result):
-    """Σ_k exp(V z + a)_k of each code, for some of PARTS parts of the words.
+@_job
+def totals(data):
+    """Σ_k exp(V z + a)_k of each code; a range of PARTS parts of the words.
 
-    Args:
-        first, last: the parts.
-        work: memory, shape (Σ_g 2^size + m + 1 + FEW, WORDS).
+    Arrays:
+        work: memory of each thread, shape (threads, Σ_g 2^size + m + 1, WORDS).
         root: exp(V / 2), shape (K, m).
-        sizes: bits of each group.
         base: b, shape (K,).
+        sizes: bits of each group.
         codes: see :func:`places`.
         result: added to, shape (PARTS, codes).
     """
-    n_tiles, n_tables = (len(base) + WORDS - 1) // WORDS, len(work) - root.shape[1] - 1 - FEW
-    tables, columns, here, products = work[:n_tables], work[n_tables : -FEW - 1], work[-FEW - 1], work[-FEW:]
-    for part in range(first, last):
-        for tile in range(part * n_tiles // PARTS, (part + 1) * n_tiles // PARTS):
-            _table(root, sizes, tile * WORDS, tables, columns)
-            _tile_of(base, tile * WORDS, here)
-            for r in range(0, len(codes), FEW):
-                some = codes[r : r + FEW]
-                _products(tables, some, products[: len(some)])
-                _add_sums(products[: len(some)], here, result[part, r : r + FEW])
+    job = jobs.begin(data)
+    work, root, base, sizes = jobs.tables(job, 0), jobs.table(job, 1), jobs.floats(job, 2), jobs.longs(job, 3)
+    codes, result = jobs.places(job, 4), jobs.table(job, 5)
+    first, last = jobs.claim(job)
+    mine, n_tiles, n_tables = work[jobs.member(job)], -(-len(base) // WORDS), work.shape[1] - root.shape[1] - 1
+    tables, columns, rest = mine[:n_tables], mine[n_tables:-1], mine[-1:]
+    while first < last:
+        for part in range(first, last):
+            for tile in range(part * n_tiles // PARTS, (part + 1) * n_tiles // PARTS):
+                _table(root, sizes, tile * WORDS, tables, columns)
+                here = _base_of(base, tile * WORDS, rest)
+                for r in range(len(codes)):
+                    result[part, r] += total(_product(tables, codes[r]) * here)
+        first, last = jobs.claim(job)
 
 
-@_compiled()
-def gradient(
-    first,
-    last,
-    work,
-    root,
-    base,
-    sizes,
-    codes,
-    order,
-    starts,
-    share,
-    entries,
-    values,
-    sums,
-    smoothing,
-    shared,
-    shared_sum,
-    result,
-    result_bias,
-):
-    """The gradient of V and a in a sum of costs, for some tiles of words.
+@_job
+def gradient(data):
+    """The gradient of V and a in a sum of costs; a range of tiles of words.
 
     ::
 
         Σ_r share_r exp(V z_r + a)_k (z_r, 1) − Σ_d (c_dk + f_k) (values_d, sums_d)
 
-    Args:
-        first, last: the tiles.
-        work: memory, shape (2 Σ_g 2^size + m + 1 + ROWS, WORDS).
+    Arrays:
+        work: memory of each thread, shape (threads, 2 Σ_g 2^size + m + 1 + ROWS, WORDS).
         root, base, sizes: see :func:`totals`.
         codes: of the rows r, see :func:`places`.
         order, starts: see :func:`sort_places`.
         share: shape (rows,).
-        entries: see :func:`by_tile`.
+        tiles, documents, words, counts: see :func:`by_tile`.
         values, sums: of each document, shapes (documents, m) and (documents,).
         smoothing: f, shape (K,).
         shared, shared_sum: values and sums summed over the documents, shapes (m,) and (1,).
         result, result_bias: written, shapes (K, m) and (K,).
     """
-    n_tables, bits = starts.shape[1] - 1, root.shape[1]
-    tables, table_sums = work[:n_tables], work[n_tables : 2 * n_tables]
-    columns, here = work[2 * n_tables : 2 * n_tables + bits], work[2 * n_tables + bits]
-    products = work[2 * n_tables + bits + 1 :]
-    tiles, documents, words, counts = entries
-    for tile in range(first, last):
-        k0 = tile * WORDS
-        _table(root, sizes, k0, tables, columns)
-        _tile_of(base, k0, here)
-        table_sums[:] = 0.0
-        for block in range(len(starts)):
-            for r in range(block * ROWS, min((block + 1) * ROWS, len(codes)), FEW):
-                some = codes[r : min(r + FEW, (block + 1) * ROWS)]
-                theirs = products[r - block * ROWS : r - block * ROWS + len(some)]
-                _products(tables, some, theirs)
-                _scale(theirs, here, share[r : r + len(some)])
-            _gather(products, order[block], starts[block], table_sums)
-        _fold(table_sums, sizes, columns)
-        for k in range(min(WORDS, len(base) - k0)):
-            f = smoothing[k0 + k]
-            result_bias[k0 + k] = table_sums[0, k] - f * shared_sum[0]
-            for j in range(bits):
-                result[k0 + k, j] = columns[j, k] - f * shared[j]
-        for e in range(tiles[tile], tiles[tile + 1]):
-            word, d, count = words[e], documents[e], counts[e]
-            result_bias[word] -= count * sums[d]
-            for j in range(bits):
-                result[word, j] -= count * values[d, j]
+    job = jobs.begin(data)
+    work, root, base, sizes = jobs.tables(job, 0), jobs.table(job, 1), jobs.floats(job, 2), jobs.longs(job, 3)
+    codes, order, starts, share = jobs.places(job, 4), jobs.places(job, 5), jobs.places(job, 6), jobs.floats(job, 7)
+    tiles, documents, words = jobs.longs(job, 8), jobs.ints(job, 9), jobs.ints(job, 10)
+    counts, values, sums = jobs.floats(job, 11), jobs.table(job, 12), jobs.floats(job, 13)
+    smoothing, shared, shared_sum = jobs.floats(job, 14), jobs.floats(job, 15), jobs.floats(job, 16)
+    result, result_bias = jobs.table(job, 17), jobs.floats(job, 18)
+    first, last = jobs.claim(job)
+    mine, n_tables, bits = work[jobs.member(job)], starts.shape[1] - 2, root.shape[1]
+    tables, table_sums, others = mine[:n_tables], mine[n_tables : 2 * n_tables], mine[2 * n_tables :]
+    columns, rest, products = others[:bits], others[bits : bits + 1], others[bits + 1 :]
+    while first < last:
+        for tile in range(first, last):
+            k0 = tile * WORDS
+            _table(root, sizes, k0, tables, columns)
+            here = _base_of(base, k0, rest)
+            table_sums[:] = 0.0
+            for block in range(len(starts)):
+                for r in range(block * ROWS, min((block + 1) * ROWS, len(codes))):
+                    # b first, since the factor undoes it
+                    store(products, r - block * ROWS, (_product(tables, codes[r]) * here) * fill(share[r]))
+                _gather(products, order[block], starts[block], table_sums)
+            _fold(table_sums, sizes, columns)
+            for k in range(min(WORDS, len(base) - k0)):
+                f = smoothing[k0 + k]
+                result_bias[k0 + k] = table_sums[0, k] - f * shared_sum[0]
+                for j in range(bits):
+                    result[k0 + k, j] = columns[j, k] - f * shared[j]
+            for e in range(tiles[tile], tiles[tile + 1]):
+                result_bias[words[e]] -= counts[e] * sums[documents[e]]
+                _add_row(result, words[e], -counts[e], values, documents[e])
+        first, last = jobs.claim(job)
 
 
-@_compiled()
-def places(first, last, z, sizes, codes, wrong):
-    """Rows of the tables for some codes.
+@_job
+def places(data):
+    """Rows of the tables for codes; a range of them.
 
-    Args:
-        first, last: the codes.
+    Arrays:
         z: zeros and ones, shape (rows, m).
         sizes: bits of each group.
         codes: written, shape (rows, groups).
         wrong: set where z is something else, shape (rows,).
     """
-    for r in range(first, last):
-        row = j = 0
-        for g in range(len(sizes)):
-            place = row
-            for i in range(sizes[g]):
-                place += (z[r, j] != 0) << i
-                if not (z[r, j] == 0 or z[r, j] == 1):
-                    wrong[r] = True
-                j += 1
-            codes[r, g] = place
-            row += 1 << sizes[g]
+    job = jobs.begin(data)
+    z, sizes, codes, wrong = jobs.table(job, 0), jobs.longs(job, 1), jobs.places(job, 2), jobs.flags(job, 3)
+    first, last = jobs.claim(job)
+    while first < last:
+        for r in range(first, last):
+            row = j = 0
+            for g in range(len(sizes)):
+                place = row
+                for i in range(sizes[g]):
+                    place += (z[r, j] != 0) << i
+                    if not (z[r, j] == 0 or z[r, j] == 1):
+                        wrong[r] = True
+                    j += 1
+                codes[r, g] = place
+                row += 1 << sizes[g]
+        first, last = jobs.claim(job)
 
 
-@_compiled()
-def sort_places(first, last, codes, order, starts):
-    """The codes of some blocks of ROWS sorted by the rows of the tables.
+@_job
+def sort_places(data):
+    """Codes sorted by the rows of the tables, within blocks of ROWS; a range of blocks.
 
-    Args:
-        first, last: the blocks.
+    Arrays:
         codes: see :func:`places`.
         order: written, numbers of codes within their block by group and row, shape (blocks, groups * ROWS).
-        starts: added to, where those of each row begin, shape (blocks, Σ_g 2^size + 1).
+        starts: zeros; written, where those of each row begin, where the last ones end, and a number more, shape
+            (blocks, Σ_g 2^size + 2).
     """
-    groups = codes.shape[1]
-    for block in range(first, last):
-        begin, end = block * ROWS, min((block + 1) * ROWS, len(codes))
-        for r in range(begin, end):
-            for g in range(groups):
-                starts[block, codes[r, g] + 1] += 1
-        for row in range(starts.shape[1] - 1):
-            starts[block, row + 1] += starts[block, row]
-        free = starts[block].copy()
-        for r in range(begin, end):
-            for g in range(groups):
-                order[block, free[codes[r, g]]] = r - begin
-                free[codes[r, g]] += 1
+    job = jobs.begin(data)
+    codes, order, starts = jobs.places(job, 0), jobs.places(job, 1), jobs.places(job, 2)
+    first, last = jobs.claim(job)
+    while first < last:
+        for block in range(first, last):
+            start, end = block * ROWS, min((block + 1) * ROWS, len(codes))
+            for r in range(start, end):
+                for code in codes[r]:
+                    starts[block, code + 2] += 1
+            for row in range(1, starts.shape[1]):
+                starts[block, row] += starts[block, row - 1]
+            for r in range(start, end):
+                for code in codes[r]:
+                    order[block, starts[block, code + 1]] = r - start
+                    starts[block, code + 1] += 1  # where the next row begins, in the end
+        first, last = jobs.claim(job)
 
 
 @_compiled()
@@ -393,74 +379,79 @@ def by_tile(words, counts, offsets, n_words):
 
 
 @_compiled()
-def read(first, last, words, counts, offsets, table, shared, result):
-    """Rows of a table summed with the words' counts, and one more row, for some documents.
+def _sum_rows(words, counts, table, result, d):
+    """Add the rows of some words to a row, in a fixed order."""
+    width = table.shape[1]
+    whole = width // WORDS * WORDS
+    for column in range(0, whole, WORDS):
+        found = load_part(result, d, column)
+        for e in range(len(words)):
+            found = found + fill(counts[e]) * load_part(table, words[e], column)
+        store_part(result, d, column, found)
+    for e in range(len(words)):
+        for j in range(whole, width):
+            result[d, j] += counts[e] * table[words[e], j]
 
-    Args:
-        first, last: the documents.
+
+@_job
+def read(data):
+    """Rows of a table summed with the words' counts, and one more row; a range of documents.
+
+    Arrays:
         words, counts, offsets: see :class:`~efvae.text.batches.Batch`.
         table: shape (K, width).
         shared: the row that all get, shape (width,).
         result: written, shape (documents, width).
     """
-    for d in range(first, last):
-        for j in range(len(shared)):
-            result[d, j] = shared[j]
-        for e in range(offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words)):
-            count, word = counts[e], words[e]
-            if word < 0 or word >= len(table):
-                raise IndexError("a word is outside the vocabulary")
-            for j in range(len(shared)):
-                result[d, j] += count * table[word, j]
+    job = jobs.begin(data)
+    words, counts, offsets = jobs.ints(job, 0), jobs.floats(job, 1), jobs.ints(job, 2)
+    table, shared, result = jobs.table(job, 3), jobs.floats(job, 4), jobs.table(job, 5)
+    first, last = jobs.claim(job)
+    while first < last:
+        for d in range(first, last):
+            begin, end = offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words)
+            result[d] = shared
+            theirs = words[begin:end]
+            for word in theirs:
+                if word < 0 or word >= len(table):
+                    job[FAULT] = WRONG_WORD
+            if job[FAULT]:
+                return
+            _sum_rows(theirs, counts[begin:end], table, result, d)
+        first, last = jobs.claim(job)
 
 
 @_compiled()
-def add_words(first, last, entries, values, smoothing, shared, result):
-    """xᵀ V for some tiles of words.
+def _add_row(result, k, count, values, d):
+    """Add a multiple of a row to a row."""
+    width = values.shape[1]
+    whole = width // WORDS * WORDS
+    for column in range(0, whole, WORDS):
+        found = load_part(result, k, column) + fill(count) * load_part(values, d, column)
+        store_part(result, k, column, found)
+    for j in range(whole, width):
+        result[k, j] += count * values[d, j]
 
-    Args:
-        first, last: the tiles.
-        entries: see :func:`by_tile`.
+
+@_job
+def add_words(data):
+    """xᵀ V; a range of tiles of words.
+
+    Arrays:
+        tiles, documents, words, counts: see :func:`by_tile`.
         values: V, one row for each document, shape (documents, width).
         smoothing: f, shape (K,).
         shared: the sum of V over the documents, shape (width,).
         result: written, shape (K, width).
     """
-    tiles, documents, words, counts = entries
-    for k in range(first * WORDS, min(last * WORDS, len(smoothing))):
-        for j in range(len(shared)):
-            result[k, j] = smoothing[k] * shared[j]
-    for e in range(tiles[first], tiles[last]):
-        word, d, count = words[e], documents[e], counts[e]
-        for j in range(len(shared)):
-            result[word, j] += count * values[d, j]
-
-
-@_compiled()
-def inner(first, last, z, words, counts, offsets, weight, bias, shared, shared_bias, result):
-    """⟨x_d, V z_sd + a⟩ for some documents.
-
-    Args:
-        first, last: the documents.
-        z: shape (samples, documents, m).
-        words, counts, offsets: see :class:`~efvae.text.batches.Batch`.
-        weight, bias: V and a.
-        shared, shared_bias: fᵀV and ⟨f, a⟩, shapes (m,) and (1,).
-        result: written, shape (samples, documents).
-    """
-    row = np.empty_like(shared)
-    for d in range(first, last):
-        row[:] = shared
-        constant = shared_bias[0]
-        for e in range(offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words)):
-            count, word = counts[e], words[e]
-            if word < 0 or word >= len(bias):
-                raise IndexError("a word is outside the vocabulary")
-            constant += count * bias[word]
-            for j in range(len(row)):
-                row[j] += count * weight[word, j]
-        for s in range(len(z)):
-            total = constant
-            for j in range(len(row)):
-                total += z[s, d, j] * row[j]
-            result[s, d] = total
+    job = jobs.begin(data)
+    tiles, documents, words, counts = jobs.longs(job, 0), jobs.ints(job, 1), jobs.ints(job, 2), jobs.floats(job, 3)
+    values, smoothing, shared, result = jobs.table(job, 4), jobs.floats(job, 5), jobs.floats(job, 6), jobs.table(job, 7)
+    first, last = jobs.claim(job)
+    while first < last:
+        for k in range(first * WORDS, min(last * WORDS, len(smoothing))):
+            for j in range(len(shared)):
+                result[k, j] = smoothing[k] * shared[j]
+        for e in range(tiles[first], tiles[last]):
+            _add_row(result, words[e], counts[e], values, documents[e])
+        first, last = jobs.claim(job)
