@@ -19,7 +19,7 @@ from efvae.word_counts import WordCounts, log_saturated
 
 __all__ = ["Batch", "Documents"]
 
-_LARGE = 2**20  # numbers in a table
+_LARGE = 2**18  # numbers in a table
 
 
 @dataclass(frozen=True)
