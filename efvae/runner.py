@@ -76,7 +76,8 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
 
     Raises:
         UsageError: the output cannot be written, or is the notebook itself; a parameter ``..._dir`` names a folder that
-            cannot be written, or ``device`` one that is not there; nothing has run then.
+            cannot be written, or ``device`` one that is not there; or the values are refused together, by a cell with
+            the tag ``check``. Nothing is computed or stored then.
         RunError: a cell failed; the message names the error and the notebook that shows it.
 
     Own: own-run
@@ -111,6 +112,8 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
                 extra_arguments=["--log-level=CRITICAL"],
             )
         except Exception as error:  # a failing cell, a kernel that died, a kernel that did not start
+            if _refused(scratch):
+                raise UsageError(one_line(Exception(getattr(error, "evalue", error)))) from None
             raise RunError(_failure(error, scratch, output)) from error
         _store(scratch, output)
     return output
@@ -131,6 +134,16 @@ def _refuse_unusable(values: Mapping[str, Value]) -> None:
             find(device)
         except DeviceError as error:
             raise UsageError(str(error)) from None
+
+
+def _refused(scratch: Path) -> bool:
+    """Whether it was a cell that checks the values that failed."""
+    cells = json.loads(scratch.read_text(encoding="utf-8"))["cells"] if scratch.is_file() else []
+    return any(
+        output.get("ename") in ("ValueError", "DataError") and "check" in cell["metadata"].get("tags", ())
+        for cell in cells
+        for output in cell.get("outputs", ())
+    )
 
 
 def _failure(error: Exception, scratch: Path, output: Path) -> str:

@@ -27,7 +27,7 @@ device: str = "cpu"  # in {cpu, cuda, auto}: where to train; auto: CUDA if it is
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 checkpoint_dir: str = ""  # folder for checkpoints, relative to the project; empty: none
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "check"]
 import dataclasses
 import itertools
 import math
@@ -68,6 +68,8 @@ configs = [
     )
     for m, depth, encoder in itertools.product(bits, d_hidden, encoders)
 ]
+for config in configs:
+    text.check(config)
 # Statements about what training reaches hold for this setting; the laws below hold always.
 checked = (
     corpus == "curved"

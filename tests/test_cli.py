@@ -84,6 +84,22 @@ def test_declared_parameters(notebook):
     assert (bits.default, [1, 64] in bits.allowed, [0] in bits.allowed) == ([8, 16], True, False)
 
 
+def test_values_that_a_checking_cell_refuses_are_bad_input(tmp_path, capsys):
+    path = tmp_path / "checked.py"
+    cells = (
+        '# %% tags=["parameters"]\nseed: int = 0\n',
+        '# %% tags=["check"]\nif seed == 1:\n    raise ValueError("no,\\nnot 1")\nassert seed != 2\n',
+        '# %%\nif seed == 3:\n    raise ValueError("later")\n',
+    )
+    path.write_text("\n".join(cells))
+    output = tmp_path / "out.ipynb"
+    assert "no, not 1" in refused(capsys, "run", path, "-p", "seed", 1, "-o", output)
+    assert sorted(tmp_path.iterdir()) == [path]
+    for seed in (2, 3):  # other errors, other cells
+        assert efvae("run", path, "-p", "seed", seed, "-o", output) == 1
+    assert (tmp_path / "out.failed.ipynb").exists()
+
+
 def test_declared_parameters_of_an_ipynb(notebook, tmp_path):
     import jupytext
 

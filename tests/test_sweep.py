@@ -14,6 +14,7 @@ import pytest
 
 import efvae.experiments
 from efvae import cli, records
+from efvae.experiments import text
 from efvae.locks import try_lock
 from efvae.parameters import UsageError
 from efvae.records import Record
@@ -86,6 +87,25 @@ def test_a_bad_grid_is_refused_in_one_line(words, message, faulty, tmp_path, cap
     assert message in told.err
     assert told.err.count("\n") == 1
     assert told.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--refresh"]])
+def test_cells_that_the_data_do_not_suffice_for_are_refused_before_anything_starts(more, tmp_path, capsys, monkeypatch):
+    text._check.cache_clear()
+    monkeypatch.setenv("EFVAE_DATA", str(tmp_path / "none"))
+    for stem, words, message in (
+        ("sec4_3_text", ["corpus=curved", "held_out=20000"], "held_out must be less than the 2000 training documents"),
+        ("sec4_3_rbm", ["corpus=curved", "held_out=0,2000"], "held_out=2000': held_out must be less than the 2000"),
+        ("sec4_3_text", ["bits=8"], "none"),
+        ("sec4_3_words", ["k=5"], "none"),
+    ):
+        where = ["--results", tmp_path / "r", "--work", tmp_path / "w"]
+        assert efvae_("sweep", stem, "--grid", *words, *more, *where) == 2, words
+        told = capsys.readouterr()
+        assert message in told.err
+        assert told.err.count("\n") == 1
+        assert told.out == ""
     assert list(tmp_path.iterdir()) == []
 
 

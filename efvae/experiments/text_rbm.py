@@ -27,7 +27,7 @@ from efvae.train import Curve, TrainConfig, fit
 from efvae.values import check_fields
 from efvae.word_counts import WordCounts, base_measure_floor, log_saturated
 
-__all__ = ["STEM", "Config", "Solution", "data_sha256", "run", "solve"]
+__all__ = ["STEM", "Config", "Solution", "check", "data_sha256", "run", "solve"]
 
 STEM = "sec4_3_rbm"
 #: Fields that name a record's file.
@@ -78,6 +78,14 @@ class Config:
         check_fields(self, choices=choices, least=least, positive=("learning_rate",))
         if not 1 <= self.bits <= LISTED:
             raise ValueError(f"bits must be in [1, {LISTED}], so that all codes can be listed; got {self.bits}")
+
+
+def check(config: Config) -> None:
+    """See :func:`efvae.experiments.text.check`.
+
+    Own: own-text-rbm
+    """
+    text.check(text.Config(corpus=config.corpus, vocabulary=config.vocabulary, held_out=config.held_out))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from efvae.records import Record
 from efvae.text.retrieval import bag_of_words_metrics
 from efvae.values import check_fields
 
-__all__ = ["STEM", "Config", "data_sha256", "run"]
+__all__ = ["STEM", "Config", "check", "data_sha256", "run"]
 
 STEM = "sec4_3_words"
 
@@ -65,6 +65,20 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
         return records.make(STEM, config, metrics, {}, seconds=seconds, data_sha256=corpus.sha256, show=("words", "k"))
 
     return records.stored(STEM, config, compute, results=results, refresh=refresh, data_sha256=FILES.sha256)
+
+
+def check(config: Config) -> None:
+    """Refuse a search in more words or documents than the corpus has.
+
+    Raises:
+        efvae.data.cache.DataError: the corpus is missing or damaged, or has fewer words.
+        ValueError: more documents than the training set has.
+
+    Own: own-retrieval
+    """
+    n_documents = load_newsgroups(config.words).train.n_documents
+    if config.k > n_documents:
+        raise ValueError(f"k must be at most {n_documents}, the training documents; got {config.k}")
 
 
 def data_sha256(config: Config) -> str:

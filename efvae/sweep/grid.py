@@ -42,7 +42,8 @@ class Experiment:
     Args:
         stem: folder of its records.
         module: the module; it may also offer ``together(config)``, equal for cells that one process trains together,
-            ``run_together(configs, ...)``; ``data_sha256(config)``, the checksum of the data; ``needed(config)``, the
+            ``run_together(configs, ...)``; ``data_sha256(config)``, the checksum of the data; ``check(config)``, which
+            raises a ValueError or DataError if the data are not there or do not suffice; ``needed(config)``, the
             configuration that a record is kept under, if not all fields count.
 
     Own: own-sweep
@@ -69,6 +70,24 @@ class Experiment:
         """
         told: str | None = self.module.data_sha256(config) if hasattr(self.module, "data_sha256") else None
         return told
+
+    def check(self, cell: Cell) -> None:
+        """Refuse a cell that the data do not suffice for, before anything starts.
+
+        Args:
+            cell: which.
+
+        Raises:
+            UsageError: they do not.
+            efvae.data.cache.DataError: the data are missing or wrong.
+
+        Own: own-sweep
+        """
+        try:
+            if hasattr(self.module, "check"):
+                self.module.check(cell.config)
+        except ValueError as error:
+            raise UsageError(f"cell {shown(cell.label)}: {one_line(error)}") from None
 
 
 @dataclass(frozen=True)

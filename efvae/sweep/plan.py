@@ -144,6 +144,10 @@ def plan(
         refresh: compute although recorded.
         most: most cells in a group, if any number.
 
+    Raises:
+        UsageError: the data do not suffice for a cell that is missing.
+        efvae.data.cache.DataError: they are missing or wrong.
+
     Own: own-sweep
     """
     if refresh:  # nothing is looked up then, but missing data are told before anything starts
@@ -162,6 +166,8 @@ def plan(
         sets.setdefault(key, []).append(cell)
     known = _known(found.stem, results)
     missing = [cell for cell in cells if cell.digest not in recorded]
+    for cell in missing:
+        found.check(cell)
     return Plan(
         experiment=found,
         cells=tuple(cells),
