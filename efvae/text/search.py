@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,18 +69,31 @@ def hamming(queries: NDArray[np.uint64], database: NDArray[np.uint64]) -> NDArra
 
     Own: own-retrieval
     """
+    return _distances(queries, database).astype(np.int32)
+
+
+def _distances(queries: NDArray[np.uint64], database: NDArray[np.uint64]) -> NDArray[Any]:
+    """See :func:`hamming`; in as few bytes as hold them."""
     if queries.shape[1] != database.shape[1]:
         raise ValueError(f"codes of {queries.shape[1]} and of {database.shape[1]} words cannot be compared")
-    distance = np.zeros((len(queries), len(database)), dtype=np.int32)
-    for word in range(queries.shape[1]):
+    distance: NDArray[Any] = np.bitwise_count(queries[:, None, 0] ^ database[:, 0])
+    if queries.shape[1] > 3:
+        distance = distance.astype(np.int32)
+    for word in range(1, queries.shape[1]):
         distance += np.bitwise_count(queries[:, None, word] ^ database[:, word])
     return distance
+
+
+def _reach(row: NDArray[Any], k: int, most: int) -> int:
+    """The least distance within which there are k codes."""
+    return bisect.bisect_left(range(most), k, key=lambda distance: int(np.count_nonzero(row <= distance)))
 
 
 def nearest(queries: NDArray[np.uint64], database: NDArray[np.uint64], k: int) -> Neighbours:
     """The k nearest codes of each query by Hamming distance, of equally near ones those of lower number.
 
-    Distance and number share one integer, so that selecting the k least numbers needs no second look at ties.
+    The largest distance among them is found by bisection: counting what is within a distance is far cheaper than
+    selecting or sorting.
 
     Args:
         queries, database: packed codes, see :func:`pack`.
@@ -92,13 +107,12 @@ def nearest(queries: NDArray[np.uint64], database: NDArray[np.uint64], k: int) -
     n = len(database)
     if not 1 <= k <= n:
         raise ValueError(f"k must be in [1, {n}], the number of codes to search; got {k}")
-    shift = (n - 1).bit_length()
-    # 32-bit keys are selected several times faster than 64-bit ones
-    small = (64 * database.shape[1] + 1) << shift <= 2**31
-    number = np.arange(n, dtype=np.int32 if small else np.int64)
-    best = np.empty((len(queries), k), dtype=np.int64)
+    document, distance = (np.empty((len(queries), k), dtype=np.int64) for _ in range(2))
     for start in range(0, len(queries), BLOCK):
-        distance = hamming(queries[start : start + BLOCK], database).astype(number.dtype, copy=False)
-        key = np.left_shift(distance, shift) | number
-        best[start : start + BLOCK] = np.sort(np.partition(key, k - 1, axis=1)[:, :k], axis=1)
-    return Neighbours(best & ((1 << shift) - 1), best >> shift)
+        for place, row in enumerate(_distances(queries[start : start + BLOCK], database), start):
+            most = _reach(row, k, 64 * database.shape[1])
+            nearer = np.flatnonzero(row < most)
+            nearer = nearer[np.argsort(row[nearer], kind="stable")]
+            document[place] = np.concatenate([nearer, np.flatnonzero(row == most)[: k - len(nearer)]])
+            distance[place] = row[document[place]]
+    return Neighbours(document, distance)
