@@ -74,6 +74,16 @@ class Comparison:
         """Standard deviation of the paired differences, from three seeds on."""
         return mean_and_spread(self.differences)[1]
 
+    @property
+    def alike(self) -> bool:
+        """Whether all seeds have the same sign."""
+        return len({difference < 0 for difference in self.differences}) == 1
+
+    @property
+    def verdict(self) -> str:
+        """``holds``, ``tie`` or ``fails`` by the mean; ``undecided`` if seeds have different signs; ``open``."""
+        return _sign(self.ours) if self.alike or not self.differences else "undecided"
+
 
 def _sign(difference: float | None) -> str:
     if difference is None:
@@ -163,11 +173,11 @@ def summary(comparisons: Sequence[Comparison]) -> tuple[str, str]:
     n = len(comparisons)
 
     def counted(signs: list[str]) -> str:
-        others = [f"{name} in {signs.count(name)}" for name in ("fails", "tie") if name in signs]
+        others = [f"{name} in {signs.count(name)}" for name in ("fails", "tie", "undecided") if name in signs]
         return ", ".join([f"holds in {signs.count('holds')} of {n - signs.count('open')}", *others])
 
     printed = [_sign(c.paper) for c in comparisons]
-    ours = [_sign(c.ours) for c in comparisons]
+    ours = [c.verdict for c in comparisons]
     paper = "prints no numbers" if set(printed) == {"open"} else counted(printed)
     run = "open, no pair run" if set(ours) == {"open"} else f"{counted(ours)}, open in {ours.count('open')}"
     return paper, run
@@ -184,5 +194,5 @@ def told(comparisons: Sequence[Comparison]) -> str:
             pair = f"{c.of:12} {c.first[0]:2} bits, layers {c.first[1]} {c.first[2]} − {c.second[1]} {c.second[2]}"
             paper = "–" if c.paper is None else f"{c.paper:+.0f}"
             ours = f"{c.ours:+.1f}" + (f" ± {c.spread:.1f}" if c.spread is not None else "")
-            lines.append(f"{pair}  {paper:>5}  {ours:>13}  {_sign(c.ours)}")
+            lines.append(f"{pair}  {paper:>5}  {ours:>13}  {c.verdict}")
     return "\n".join(["pair" + " " * 37 + "paper           ours", *lines]) if lines else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,23 +73,36 @@ def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
     spread(kernels.row_sums, n_words, *arrays(weight, half, size), least=1000)
     shift = bias.max()
     log_base = half + (bias - shift)
-    if not bool((size.max() < _MOST) & (log_base.max() < -_LEAST)):  # not so of NaN either
+    least, most = torch.aminmax(log_base)
+    if not bool((size.max() < _MOST) & (most < -_LEAST)):  # not so of NaN either
         return None
-    small = log_base < _LEAST
-    lost = float((log_base + size / 2)[small].exp().sum())  # at most, of any of the sums
-    sizes = kernels.group_sizes(bits)
-    codes, wrong = np.empty((len(z), len(sizes)), np.uint32), torch.zeros(len(z), dtype=torch.bool)
-    prepared = (*arrays(weight.mul(0.5).exp_(), log_base.exp(), torch.tensor(sizes)), codes)
-    spread(kernels.places, len(z), *arrays(z), *prepared[2:], *arrays(wrong), least=1000)
-    if bool(wrong.any()):
+    lost = 0.0
+    if least < _LEAST:
+        small = log_base < _LEAST
+        lost = float((log_base + size / 2)[small].exp().sum())  # at most, of any of the sums
+    if not bool(((z == 0) | (z == 1)).all()):
         return None
+    sizes, value, first_row = _groups(bits)
+    rows = (z @ value).int() + first_row
+    prepared = tuple(arrays(weight.mul(0.5).exp_(), log_base.exp(), sizes, rows))
     parts = weight.new_zeros(kernels.PARTS, len(z))
-    memory = sum(2**group for group in sizes) + bits + 1
+    memory = int((2**sizes).sum()) + bits + 1
     spread(kernels.totals, kernels.PARTS, *prepared, *arrays(parts), memory=memory, step=1)
     total = parts.sum(0)
     low, high = (float(value) for value in torch.aminmax(total))
     # lost is less than a rounding error then
     return _Sums(prepared, total, shift) if max(1e-20, 1e7 * lost) < low and high < 1e30 else None
+
+
+@functools.cache
+def _groups(bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sizes of the groups, what each bit adds to the row of its group, and the first row of each."""
+    sizes = torch.tensor(compiled.kernels().group_sizes(bits))
+    value = torch.zeros(bits, len(sizes))
+    for group, some in enumerate(torch.arange(bits).split(sizes.tolist())):
+        value[some, group] = 2.0 ** torch.arange(len(some))
+    rows = 2**sizes
+    return sizes, value, (rows.cumsum(0) - rows).int()
 
 
 class _BitCosts(Function):
@@ -108,10 +122,10 @@ class _BitCosts(Function):
         share = (grad * batch.length).flatten() / sums.total
         # of a document's codes only their weighted sum meets its words
         codes, weights = torch.einsum("sd,sdj->dj", grad, z), grad.sum(0)
-        sizes = kernels.group_sizes(weight.shape[1])
-        blocks, n_tables = -(-len(share) // kernels.ROWS), sum(2**size for size in sizes)
-        order = np.empty((blocks, len(sizes) * kernels.ROWS), np.uint32)
-        sorted_codes = order, np.zeros((blocks, n_tables + 2), np.uint32)
+        sizes, _, _ = _groups(weight.shape[1])
+        blocks, n_tables = -(-len(share) // kernels.ROWS), int((2**sizes).sum())
+        order = np.empty((blocks, len(sizes) * kernels.ROWS), np.int32)
+        sorted_codes = order, np.zeros((blocks, n_tables + 2), np.int32)
         spread(kernels.sort_places, blocks, sums.prepared[-1], *sorted_codes)
         grad_weight, grad_bias = weight.new_empty(weight.shape), weight.new_empty(len(weight))
         spread(

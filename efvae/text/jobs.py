@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from efvae.text.compiled import EACH, END, FAULT, HEAD, MEMBERS, NEXT, STEP, WRONG_KIND, kind_of
 
-__all__ = ["begin", "claim", "flags", "floats", "ints", "longs", "member", "places", "table", "tables"]
+__all__ = ["begin", "claim", "floats", "ints", "longs", "member", "places", "table", "tables"]
 
 
 @intrinsic
@@ -84,6 +84,4 @@ def _reader(dtype, n_axes):
 
 #: Readers of an argument by its number; one of another dtype or number of axes is a fault of the job.
 floats, table, tables = (_reader(np.float32, n_axes) for n_axes in (1, 2, 3))
-ints, longs, places, flags = (
-    _reader(dtype, n_axes) for dtype, n_axes in ((np.int32, 1), (np.int64, 1), (np.uint32, 2), (np.bool_, 1))
-)
+ints, places, longs = (_reader(dtype, n_axes) for dtype, n_axes in ((np.int32, 1), (np.int32, 2), (np.int64, 1)))

@@ -36,7 +36,6 @@ __all__ = [
     "by_tile",
     "gradient",
     "group_sizes",
-    "places",
     "read",
     "row_sums",
     "sort_places",
@@ -138,7 +137,7 @@ def row_sums(data):
 
     The second is infinite if an entry is beyond ±86, whose exponential float32 does not hold.
 
-    Arrays:
+    Args:
         weight: V, shape (K, m).
         half, size: written, shape (K,).
     """
@@ -218,12 +217,12 @@ def _fold(sums, sizes, result):
 def totals(data):
     """Σ_k exp(V z + a)_k of each code; a range of PARTS parts of the words.
 
-    Arrays:
+    Args:
         work: memory of each thread, shape (threads, Σ_g 2^size + m + 1, WORDS).
         root: exp(V / 2), shape (K, m).
         base: b, shape (K,).
         sizes: bits of each group.
-        codes: see :func:`places`.
+        codes: the rows of its tables that each code takes, shape (codes, groups).
         result: added to, shape (PARTS, codes).
     """
     job = jobs.begin(data)
@@ -250,10 +249,10 @@ def gradient(data):
 
         Σ_r share_r exp(V z_r + a)_k (z_r, 1) − Σ_d (c_dk + f_k) (values_d, sums_d)
 
-    Arrays:
+    Args:
         work: memory of each thread, shape (threads, 2 Σ_g 2^size + m + 1 + ROWS, WORDS).
         root, base, sizes: see :func:`totals`.
-        codes: of the rows r, see :func:`places`.
+        codes: of the rows r, see :func:`totals`.
         order, starts: see :func:`sort_places`.
         share: shape (rows,).
         tiles, documents, words, counts: see :func:`by_tile`.
@@ -297,39 +296,11 @@ def gradient(data):
 
 
 @_job
-def places(data):
-    """Rows of the tables for codes; a range of them.
-
-    Arrays:
-        z: zeros and ones, shape (rows, m).
-        sizes: bits of each group.
-        codes: written, shape (rows, groups).
-        wrong: set where z is something else, shape (rows,).
-    """
-    job = jobs.begin(data)
-    z, sizes, codes, wrong = jobs.table(job, 0), jobs.longs(job, 1), jobs.places(job, 2), jobs.flags(job, 3)
-    first, last = jobs.claim(job)
-    while first < last:
-        for r in range(first, last):
-            row = j = 0
-            for g in range(len(sizes)):
-                place = row
-                for i in range(sizes[g]):
-                    place += (z[r, j] != 0) << i
-                    if not (z[r, j] == 0 or z[r, j] == 1):
-                        wrong[r] = True
-                    j += 1
-                codes[r, g] = place
-                row += 1 << sizes[g]
-        first, last = jobs.claim(job)
-
-
-@_job
 def sort_places(data):
     """Codes sorted by the rows of the tables, within blocks of ROWS; a range of blocks.
 
-    Arrays:
-        codes: see :func:`places`.
+    Args:
+        codes: see :func:`totals`.
         order: written, numbers of codes within their block by group and row, shape (blocks, groups * ROWS).
         starts: zeros; written, where those of each row begin, where the last ones end, and a number more, shape
             (blocks, Σ_g 2^size + 2).
@@ -397,7 +368,7 @@ def _sum_rows(words, counts, table, result, d):
 def read(data):
     """Rows of a table summed with the words' counts, and one more row; a range of documents.
 
-    Arrays:
+    Args:
         words, counts, offsets: see :class:`~efvae.text.batches.Batch`.
         table: shape (K, width).
         shared: the row that all get, shape (width,).
@@ -437,7 +408,7 @@ def _add_row(result, k, count, values, d):
 def add_words(data):
     """xᵀ V; a range of tiles of words.
 
-    Arrays:
+    Args:
         tiles, documents, words, counts: see :func:`by_tile`.
         values: V, one row for each document, shape (documents, width).
         smoothing: f, shape (K,).
