@@ -204,13 +204,14 @@ def test_sums_over_words_are_those_of_torch(width, monkeypatch):
         torch.testing.assert_close(mine, wanted.detach(), rtol=1e-5, atol=1e-4)
 
 
-def test_words_of_a_document_may_come_in_any_order():
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_words_of_a_document_may_come_in_any_order(kind):
     torch.manual_seed(0)
     z, weight, bias = (torch.rand(2, 2, 9) > 0.5).float(), torch.randn(100, 9, requires_grad=True), torch.randn(100)
     found = []
     for order in ([0, 1, 2, 3, 4], [2, 0, 1, 4, 3]):
-        words, counts = torch.tensor([3, 70, 99, 2, 71], dtype=torch.int32), torch.tensor([1.0, 2, 3, 4, 5])
-        ends = torch.tensor([0, 3], dtype=torch.int32)
+        words, counts = torch.tensor([3, 70, 99, 2, 71], dtype=kind), torch.tensor([1.0, 2, 3, 4, 5])
+        ends = torch.tensor([0, 3], dtype=kind)
         batch = Batch(words[order], counts[order], ends, torch.zeros(100), torch.tensor([6.0, 9]), torch.zeros(2))
         cost = bit_costs.code_costs(z, weight, bias, batch)
         found.append((cost, *torch.autograd.grad(cost.sum(), weight)))

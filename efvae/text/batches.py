@@ -180,9 +180,13 @@ class Batch:
 
     def _read(self, table: Tensor, shared: Tensor) -> Tensor:
         result = table.new_empty(len(self), table.shape[1])
-        tensors = (self.words, self.counts, self.offsets, table, shared, result)
-        spread(compiled.kernels().read, len(self), *arrays(*tensors), least=64)
+        spread(compiled.kernels().read, len(self), *self._entries, *arrays(table, shared, result), least=64)
         return result
+
+    @property
+    def _entries(self) -> list[Any]:
+        """Words, counts and offsets as compiled loops read them."""
+        return arrays(self.words.int(), self.counts.float(), self.offsets.int())
 
     @cached_property
     def by_tile(self) -> tuple[Any, Any, Any, Any]:
@@ -190,8 +194,7 @@ class Batch:
 
         Own: own-tabulated-products
         """
-        documents = arrays(self.words, self.counts, self.offsets)
-        found: tuple[Any, Any, Any, Any] = compiled.kernels().by_tile(*documents, len(self.smoothing))
+        found: tuple[Any, Any, Any, Any] = compiled.kernels().by_tile(*self._entries, len(self.smoothing))
         return found
 
     @cached_property
