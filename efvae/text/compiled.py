@@ -6,22 +6,14 @@ import ctypes
 import functools
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["arrays", "available", "job", "kernels", "kind_of", "spread"]
-
-#: Places of a job: the next of its range, the end, how many are taken at a time, threads so far, whether it went wrong.
-NEXT, END, STEP, MEMBERS, FAULT = range(5)
-#: Where the arrays begin, and how many numbers each has: its address, its kind and three lengths.
-HEAD, EACH = 5, 5
-#: Faults: an array is not of the kind that a loop reads; a number of a word is outside the vocabulary.
-WRONG_KIND, WRONG_WORD = 1, 2
+__all__ = ["arrays", "available", "kernels", "spread"]
 
 
 @functools.cache
@@ -58,11 +50,6 @@ def arrays(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
-def kind_of(dtype: Any, n_axes: int) -> int:
-    """A number for the dtype and the number of axes of an array."""
-    return 4 * ord(np.dtype(dtype).char) + n_axes
-
-
 def spread(loop: Any, n: int, *arguments: Any, memory: int = 0, least: int = 1, step: int | None = None) -> None:
     """Let the threads share a loop over a range, of which each takes a piece as soon as it has done one.
 
@@ -85,33 +72,14 @@ def spread(loop: Any, n: int, *arguments: Any, memory: int = 0, least: int = 1, 
         # torch aligns memory with the lines of caches, which loops over tiles are faster by
         own = torch.empty(n_threads, memory, kernels().WORDS, dtype=torch.float32, device="cpu").numpy()
         arguments = own, *arguments
-    work, function = job(n, step or -(-n // n_threads), arguments), loop()
+    work, function = kernels().job(n, step or -(-n // n_threads), arguments), loop()
     if n_threads == 1:
         function.ctypes(work.ctypes.data)
     else:
         _team()(function, work, n_threads)
-    if work[FAULT]:
-        raise _FAULTS[int(work[FAULT])]
+    kernels().check(work)
 
 
-def job(n: int, step: int, arguments: Sequence[Any]) -> Any:
-    """What a loop reads, as whole numbers: see :mod:`efvae.text.jobs`.
-
-    Own: own-tabulated-products
-    """
-    numbers = [0, n, max(1, step), 0, 0]
-    for array in arguments:
-        if not array.flags.c_contiguous:
-            raise TypeError("spread: expected contiguous arrays")
-        lengths = *array.shape, 0, 0
-        numbers += array.ctypes.data, kind_of(array.dtype, array.ndim), *lengths[:3]
-    return np.array(numbers, np.int64)
-
-
-_FAULTS = {
-    WRONG_KIND: TypeError("spread: an array is not of the kind that the loop reads"),
-    WRONG_WORD: IndexError("a word is outside the vocabulary"),
-}
 Team = Callable[[Any, Any, int], None]
 
 

@@ -12,21 +12,23 @@ word and code. In the gradient, sums over the codes that agree in a group are li
 The public loops are jobs that several threads share, see :func:`efvae.text.compiled.spread`. Each number is made by
 one thread in a fixed order, and sums over all words are made in a fixed number of parts: nothing depends on the number
 of threads.
+
+All of it is in one file, since Numba keeps compiled code until the file of a function changes, whatever it calls.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-
-from efvae.text import jobs
-from efvae.text.compiled import FAULT, WRONG_WORD
-from efvae.text.vectors import LANES as WORDS
-from efvae.text.vectors import fill, load, load_part, store, store_part, total
+from llvmlite import ir
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = [
     "PARTS",
@@ -34,8 +36,10 @@ __all__ = [
     "WORDS",
     "add_words",
     "by_tile",
+    "check",
     "gradient",
     "group_sizes",
+    "job",
     "read",
     "row_sums",
     "sort_places",
@@ -44,6 +48,8 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Words in a tile, whose numbers are one value in the loops.
+WORDS = 32
 #: Codes at a time in the gradient: with 64 bits tables, products and sums of a tile take less than 200 kilobytes, which
 #: fit second caches.
 ROWS = 512
@@ -73,6 +79,263 @@ def _job(function: Callable[..., None]) -> Callable[[], Any]:
             return decorate()(function)
 
     return functools.cache(functools.update_wrapper(job, function))
+
+
+# Vectors: numbers of neighbouring words as one value. Loops over them that a compiler turns into vectors by itself are
+# as fast for some lengths and several times slower for others.
+
+_INT, _FLOAT = ir.IntType(32), ir.FloatType()
+_VECTOR = ir.VectorType(_FLOAT, WORDS)
+
+
+class _Vector(types.Type):
+    def __init__(self) -> None:
+        super().__init__(f"vector of {WORDS} float32")
+
+
+_vector = _Vector()
+
+
+@register_model(_Vector)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any, column: Any = None) -> Any:
+    """Where numbers of a row begin; without a column the rows are vectors."""
+    table = context.make_array(kind)(context, builder, array)
+    if column is None:
+        place = builder.mul(row, ir.Constant(row.type, WORDS))
+    else:
+        place = builder.add(builder.mul(row, builder.extract_value(table.shape, 1)), column)
+    return builder.bitcast(builder.gep(table.data, [place]), _VECTOR.as_pointer())
+
+
+def _check(array: Any) -> None:
+    if not (
+        isinstance(array, types.Array) and array.dtype == types.float32 and array.ndim == 2 and array.layout == "C"
+    ):
+        raise TypingError(f"vectors: expected a contiguous table of float32, got {array}")
+
+
+def _loaded(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    found = builder.load(_address(context, builder, signature.args[0], *arguments))
+    found.align = 4
+    return found
+
+
+def _stored(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    *where, vector = arguments
+    builder.store(vector, _address(context, builder, signature.args[0], *where)).align = 4
+    return context.get_dummy_value()
+
+
+@intrinsic
+def _load(typing: Any, array: Any, row: Any) -> Any:
+    """A row of an array of shape (rows, WORDS); no bounds are checked."""
+    _check(array)
+    return _vector(array, types.intp), _loaded
+
+
+@intrinsic
+def _store(typing: Any, array: Any, row: Any, vector: Any) -> Any:
+    """Set a row of an array of shape (rows, WORDS); no bounds are checked."""
+    _check(array)
+    return types.void(array, types.intp, _vector), _stored
+
+
+@intrinsic
+def _load_part(typing: Any, array: Any, row: Any, column: Any) -> Any:
+    """WORDS numbers of a row from a column on; no bounds are checked."""
+    _check(array)
+    return _vector(array, types.intp, types.intp), _loaded
+
+
+@intrinsic
+def _store_part(typing: Any, array: Any, row: Any, column: Any, vector: Any) -> Any:
+    """Set WORDS numbers of a row from a column on; no bounds are checked."""
+    _check(array)
+    return types.void(array, types.intp, types.intp, _vector), _stored
+
+
+@intrinsic
+def _fill(typing: Any, number: Any) -> Any:
+    """The same number in all places."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        nothing = ir.Constant(_VECTOR, ir.Undefined)
+        one = builder.insert_element(nothing, arguments[0], ir.Constant(_INT, 0))
+        return builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_INT, WORDS), [0] * WORDS))
+
+    return _vector(types.float32), generate
+
+
+@intrinsic
+def _total(typing: Any, vector: Any) -> Any:
+    """The sum of the numbers: halves added until one is left."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found, length = arguments[0], WORDS
+        while length > 1:
+            length //= 2
+            halves = (
+                builder.shuffle_vector(
+                    found, found, ir.Constant(ir.VectorType(_INT, length), list(range(first, first + length)))
+                )
+                for first in (0, length)
+            )
+            found = builder.fadd(*halves)
+        return builder.extract_element(found, ir.Constant(_INT, 0))
+
+    return types.float32(_vector), generate
+
+
+def _operator(of: Any, name: str) -> None:
+    @intrinsic
+    def apply(typing, first, second):
+        def generate(context, builder, signature, arguments):
+            return getattr(builder, name)(*arguments)
+
+        return _vector(_vector, _vector), generate
+
+    @overload(of)
+    def chosen(first, second):
+        def applied(first, second):
+            return apply(first, second)
+
+        return applied if first == second == _vector else None
+
+
+_operator(operator.add, "fadd")
+_operator(operator.mul, "fmul")
+_operator(operator.truediv, "fdiv")
+
+
+# Jobs: what threads share without Python, whose lock they would wait for longer than short loops take. They are whole
+# numbers, see :func:`job`.
+
+#: Places of a job: the next of its range, the end, how many are taken at a time, threads so far, whether it went wrong.
+NEXT, END, STEP, MEMBERS, FAULT = range(5)
+#: Where the arrays begin, and how many numbers each has: its address, its kind and three lengths.
+HEAD, EACH = 5, 5
+#: Faults: an array is not of the kind that a loop reads; a number of a word is outside the vocabulary.
+WRONG_KIND, WRONG_WORD = 1, 2
+
+
+def _kind(dtype: Any, n_axes: int) -> int:
+    """A number for the dtype and the number of axes of an array."""
+    dtype = np.dtype(dtype)
+    return (ord(dtype.kind) * 64 + dtype.itemsize) * 4 + n_axes
+
+
+def job(n: int, step: int, arguments: Sequence[Any]) -> Any:
+    """What a loop reads, int64.
+
+    Args:
+        n: length of its range.
+        step: length of a piece.
+        arguments: its arrays, contiguous ones; they have to be kept as long as the loop runs.
+
+    Raises:
+        TypeError: an array is not contiguous.
+
+    Own: own-tabulated-products
+    """
+    numbers = [0, n, max(1, step), 0, 0]
+    for array in arguments:
+        if not array.flags.c_contiguous:
+            raise TypeError("job: expected contiguous arrays")
+        lengths = *array.shape, 0, 0
+        numbers += array.ctypes.data, _kind(array.dtype, array.ndim), *lengths[:3]
+    return np.array(numbers, np.int64)
+
+
+def check(work: Any) -> None:
+    """Raise what went wrong in a job.
+
+    Args:
+        work: see :func:`job`.
+
+    Raises:
+        IndexError: a word is outside the vocabulary.
+        TypeError: an array is not of the kind that the loop reads.
+
+    Own: own-tabulated-products
+    """
+    if work[FAULT] == WRONG_WORD:
+        raise IndexError("a word is outside the vocabulary")
+    if work[FAULT] == WRONG_KIND:
+        raise TypeError("an array is not of the kind that the loop reads")
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def _take(typing: Any, job: Any, place: Any, number: Any) -> Any:
+    """Add to a number of the job; what it was before, no two threads the same."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "monotonic")
+
+    return types.int64(job, types.int64, types.int64), generate
+
+
+@numba.njit
+def _begin(data):
+    """The job at an address."""
+    return numba.carray(data, (HEAD,), np.int64)
+
+
+@numba.njit
+def _member(job):
+    """Number of this thread among those of the job."""
+    return _take(job, MEMBERS, 1)
+
+
+@numba.njit
+def _claim(job):
+    """The next piece, where it begins and ends; empty if none is left or something went wrong."""
+    first = job[END] if job[FAULT] else min(_take(job, NEXT, job[STEP]), job[END])
+    return first, min(first + job[STEP], job[END])
+
+
+def _reader(dtype, n_axes):
+    kind, dtype = _kind(dtype, n_axes), np.dtype(dtype)
+
+    @numba.njit
+    def address(job, i):
+        if job[HEAD + EACH * i + 1] != kind:
+            job[FAULT] = WRONG_KIND
+        return _pointer(job[HEAD + EACH * i])
+
+    @numba.njit
+    def one(job, i):
+        return numba.carray(address(job, i), (job[HEAD + EACH * i + 2],), dtype)
+
+    @numba.njit
+    def two(job, i):
+        at = HEAD + EACH * i
+        return numba.carray(address(job, i), (job[at + 2], job[at + 3]), dtype)
+
+    @numba.njit
+    def three(job, i):
+        at = HEAD + EACH * i
+        return numba.carray(address(job, i), (job[at + 2], job[at + 3], job[at + 4]), dtype)
+
+    return (one, two, three)[n_axes - 1]
+
+
+#: Readers of an argument by its number; one of another dtype or number of axes is a fault of the job.
+_float_1, _float_2, _float_3 = (_reader(np.float32, n_axes) for n_axes in (1, 2, 3))
+_int_1, _int_2, _long_1 = (_reader(dtype, n_axes) for dtype, n_axes in ((np.int32, 1), (np.int32, 2), (np.int64, 1)))
 
 
 def group_sizes(bits: int) -> list[int]:
@@ -105,17 +368,17 @@ def _table(root, sizes, k0, tables, columns):
             columns[j, k] = root[k0 + k, j]
     row = j = 0
     for size in sizes:
-        least = fill(np.float32(1))
+        least = _fill(np.float32(1))
         for i in range(j, j + size):
-            column = load(columns, i)
+            column = _load(columns, i)
             least = least / column
-            store(columns, i, column * column)
-        store(tables, row, least)
+            _store(columns, i, column * column)
+        _store(tables, row, least)
         n_codes = 1
         for i in range(j, j + size):
-            column = load(columns, i)
+            column = _load(columns, i)
             for code in range(row, row + n_codes):
-                store(tables, code + n_codes, load(tables, code) * column)
+                _store(tables, code + n_codes, _load(tables, code) * column)
             n_codes *= 2
         j += size
         row += n_codes
@@ -141,14 +404,14 @@ def row_sums(data):
         weight: V, shape (K, m).
         half, size: written, shape (K,).
     """
-    job = jobs.begin(data)
-    weight, half, size = jobs.table(job, 0), jobs.floats(job, 1), jobs.floats(job, 2)
-    first, last = jobs.claim(job)
+    job = _begin(data)
+    weight, half, size = _float_2(job, 0), _float_1(job, 1), _float_1(job, 2)
+    first, last = _claim(job)
     while first < last:
         for k in range(first, last):
             plain, absolute, largest = _row_sums(weight[k])
             half[k], size[k] = plain / np.float32(2), absolute if largest < 86 else np.float32(np.inf)
-        first, last = jobs.claim(job)
+        first, last = _claim(job)
 
 
 @_compiled()
@@ -158,7 +421,7 @@ def _base_of(base, k0, memory):
     for k in range(n):
         memory[0, k] = base[k0 + k]
     memory[0, n:] = 0.0
-    return load(memory, 0)
+    return _load(memory, 0)
 
 
 @_compiled()
@@ -172,8 +435,8 @@ def _product(tables, code):
 
 @_compiled()
 def _six(tables, code):
-    return ((load(tables, code[0]) * load(tables, code[1])) * (load(tables, code[2]) * load(tables, code[3]))) * (
-        load(tables, code[4]) * load(tables, code[5])
+    return ((_load(tables, code[0]) * _load(tables, code[1])) * (_load(tables, code[2]) * _load(tables, code[3]))) * (
+        _load(tables, code[4]) * _load(tables, code[5])
     )
 
 
@@ -182,17 +445,17 @@ def _gather(values, order, starts, sums):
     """Add up the rows that have a code of a group, for all groups."""
     for code in range(len(sums)):
         i, end = starts[code], starts[code + 1]
-        found = load(sums, code)
+        found = _load(sums, code)
         while i + 4 <= end:
             found = found + (
-                (load(values, order[i]) + load(values, order[i + 1]))
-                + (load(values, order[i + 2]) + load(values, order[i + 3]))
+                (_load(values, order[i]) + _load(values, order[i + 1]))
+                + (_load(values, order[i + 2]) + _load(values, order[i + 3]))
             )
             i += 4
         while i < end:
-            found = found + load(values, order[i])
+            found = found + _load(values, order[i])
             i += 1
-        store(sums, code, found)
+        _store(sums, code, found)
 
 
 @_compiled()
@@ -203,12 +466,12 @@ def _fold(sums, sizes, result):
         half = 1 << size
         for i in range(j + size - 1, j - 1, -1):
             half //= 2
-            found = load(sums, row + half)
+            found = _load(sums, row + half)
             for code in range(row + half + 1, row + 2 * half):
-                found = found + load(sums, code)
-            store(result, i, found)
+                found = found + _load(sums, code)
+            _store(result, i, found)
             for code in range(row, row + half):
-                store(sums, code, load(sums, code) + load(sums, code + half))
+                _store(sums, code, _load(sums, code) + _load(sums, code + half))
         j += size
         row += 1 << size
 
@@ -225,11 +488,11 @@ def totals(data):
         codes: the rows of its tables that each code takes, shape (codes, groups).
         result: added to, shape (PARTS, codes).
     """
-    job = jobs.begin(data)
-    work, root, base, sizes = jobs.tables(job, 0), jobs.table(job, 1), jobs.floats(job, 2), jobs.longs(job, 3)
-    codes, result = jobs.places(job, 4), jobs.table(job, 5)
-    first, last = jobs.claim(job)
-    mine, n_tiles, n_tables = work[jobs.member(job)], -(-len(base) // WORDS), work.shape[1] - root.shape[1] - 1
+    job = _begin(data)
+    work, root, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_1(job, 2), _long_1(job, 3)
+    codes, result = _int_2(job, 4), _float_2(job, 5)
+    first, last = _claim(job)
+    mine, n_tiles, n_tables = work[_member(job)], -(-len(base) // WORDS), work.shape[1] - root.shape[1] - 1
     tables, columns, rest = mine[:n_tables], mine[n_tables:-1], mine[-1:]
     while first < last:
         for part in range(first, last):
@@ -237,8 +500,8 @@ def totals(data):
                 _table(root, sizes, tile * WORDS, tables, columns)
                 here = _base_of(base, tile * WORDS, rest)
                 for r in range(len(codes)):
-                    result[part, r] += total(_product(tables, codes[r]) * here)
-        first, last = jobs.claim(job)
+                    result[part, r] += _total(_product(tables, codes[r]) * here)
+        first, last = _claim(job)
 
 
 @_job
@@ -261,15 +524,15 @@ def gradient(data):
         shared, shared_sum: values and sums summed over the documents, shapes (m,) and (1,).
         result, result_bias: written, shapes (K, m) and (K,).
     """
-    job = jobs.begin(data)
-    work, root, base, sizes = jobs.tables(job, 0), jobs.table(job, 1), jobs.floats(job, 2), jobs.longs(job, 3)
-    codes, order, starts, share = jobs.places(job, 4), jobs.places(job, 5), jobs.places(job, 6), jobs.floats(job, 7)
-    tiles, documents, words = jobs.longs(job, 8), jobs.ints(job, 9), jobs.ints(job, 10)
-    counts, values, sums = jobs.floats(job, 11), jobs.table(job, 12), jobs.floats(job, 13)
-    smoothing, shared, shared_sum = jobs.floats(job, 14), jobs.floats(job, 15), jobs.floats(job, 16)
-    result, result_bias = jobs.table(job, 17), jobs.floats(job, 18)
-    first, last = jobs.claim(job)
-    mine, n_tables, bits = work[jobs.member(job)], starts.shape[1] - 2, root.shape[1]
+    job = _begin(data)
+    work, root, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_1(job, 2), _long_1(job, 3)
+    codes, order, starts, share = _int_2(job, 4), _int_2(job, 5), _int_2(job, 6), _float_1(job, 7)
+    tiles, documents, words = _long_1(job, 8), _int_1(job, 9), _int_1(job, 10)
+    counts, values, sums = _float_1(job, 11), _float_2(job, 12), _float_1(job, 13)
+    smoothing, shared, shared_sum = _float_1(job, 14), _float_1(job, 15), _float_1(job, 16)
+    result, result_bias = _float_2(job, 17), _float_1(job, 18)
+    first, last = _claim(job)
+    mine, n_tables, bits = work[_member(job)], starts.shape[1] - 2, root.shape[1]
     tables, table_sums, others = mine[:n_tables], mine[n_tables : 2 * n_tables], mine[2 * n_tables :]
     columns, rest, products = others[:bits], others[bits : bits + 1], others[bits + 1 :]
     while first < last:
@@ -281,7 +544,7 @@ def gradient(data):
             for block in range(len(starts)):
                 for r in range(block * ROWS, min((block + 1) * ROWS, len(codes))):
                     # b first, since the factor undoes it
-                    store(products, r - block * ROWS, (_product(tables, codes[r]) * here) * fill(share[r]))
+                    _store(products, r - block * ROWS, (_product(tables, codes[r]) * here) * _fill(share[r]))
                 _gather(products, order[block], starts[block], table_sums)
             _fold(table_sums, sizes, columns)
             for k in range(min(WORDS, len(base) - k0)):
@@ -292,7 +555,7 @@ def gradient(data):
             for e in range(tiles[tile], tiles[tile + 1]):
                 result_bias[words[e]] -= counts[e] * sums[documents[e]]
                 _add_row(result, words[e], -counts[e], values, documents[e])
-        first, last = jobs.claim(job)
+        first, last = _claim(job)
 
 
 @_job
@@ -305,9 +568,9 @@ def sort_places(data):
         starts: zeros; written, where those of each row begin, where the last ones end, and a number more, shape
             (blocks, Σ_g 2^size + 2).
     """
-    job = jobs.begin(data)
-    codes, order, starts = jobs.places(job, 0), jobs.places(job, 1), jobs.places(job, 2)
-    first, last = jobs.claim(job)
+    job = _begin(data)
+    codes, order, starts = _int_2(job, 0), _int_2(job, 1), _int_2(job, 2)
+    first, last = _claim(job)
     while first < last:
         for block in range(first, last):
             start, end = block * ROWS, min((block + 1) * ROWS, len(codes))
@@ -320,7 +583,7 @@ def sort_places(data):
                 for code in codes[r]:
                     order[block, starts[block, code + 1]] = r - start
                     starts[block, code + 1] += 1  # where the next row begins, in the end
-        first, last = jobs.claim(job)
+        first, last = _claim(job)
 
 
 @_compiled()
@@ -355,10 +618,10 @@ def _sum_rows(words, counts, table, result, d):
     width = table.shape[1]
     whole = width // WORDS * WORDS
     for column in range(0, whole, WORDS):
-        found = load_part(result, d, column)
+        found = _load_part(result, d, column)
         for e in range(len(words)):
-            found = found + fill(counts[e]) * load_part(table, words[e], column)
-        store_part(result, d, column, found)
+            found = found + _fill(counts[e]) * _load_part(table, words[e], column)
+        _store_part(result, d, column, found)
     for e in range(len(words)):
         for j in range(whole, width):
             result[d, j] += counts[e] * table[words[e], j]
@@ -374,10 +637,10 @@ def read(data):
         shared: the row that all get, shape (width,).
         result: written, shape (documents, width).
     """
-    job = jobs.begin(data)
-    words, counts, offsets = jobs.ints(job, 0), jobs.floats(job, 1), jobs.ints(job, 2)
-    table, shared, result = jobs.table(job, 3), jobs.floats(job, 4), jobs.table(job, 5)
-    first, last = jobs.claim(job)
+    job = _begin(data)
+    words, counts, offsets = _int_1(job, 0), _float_1(job, 1), _int_1(job, 2)
+    table, shared, result = _float_2(job, 3), _float_1(job, 4), _float_2(job, 5)
+    first, last = _claim(job)
     while first < last:
         for d in range(first, last):
             begin, end = offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words)
@@ -389,7 +652,7 @@ def read(data):
             if job[FAULT]:
                 return
             _sum_rows(theirs, counts[begin:end], table, result, d)
-        first, last = jobs.claim(job)
+        first, last = _claim(job)
 
 
 @_compiled()
@@ -398,8 +661,8 @@ def _add_row(result, k, count, values, d):
     width = values.shape[1]
     whole = width // WORDS * WORDS
     for column in range(0, whole, WORDS):
-        found = load_part(result, k, column) + fill(count) * load_part(values, d, column)
-        store_part(result, k, column, found)
+        found = _load_part(result, k, column) + _fill(count) * _load_part(values, d, column)
+        _store_part(result, k, column, found)
     for j in range(whole, width):
         result[k, j] += count * values[d, j]
 
@@ -415,14 +678,14 @@ def add_words(data):
         shared: the sum of V over the documents, shape (width,).
         result: written, shape (K, width).
     """
-    job = jobs.begin(data)
-    tiles, documents, words, counts = jobs.longs(job, 0), jobs.ints(job, 1), jobs.ints(job, 2), jobs.floats(job, 3)
-    values, smoothing, shared, result = jobs.table(job, 4), jobs.floats(job, 5), jobs.floats(job, 6), jobs.table(job, 7)
-    first, last = jobs.claim(job)
+    job = _begin(data)
+    tiles, documents, words, counts = _long_1(job, 0), _int_1(job, 1), _int_1(job, 2), _float_1(job, 3)
+    values, smoothing, shared, result = _float_2(job, 4), _float_1(job, 5), _float_1(job, 6), _float_2(job, 7)
+    first, last = _claim(job)
     while first < last:
         for k in range(first * WORDS, min(last * WORDS, len(smoothing))):
             for j in range(len(shared)):
                 result[k, j] = smoothing[k] * shared[j]
         for e in range(tiles[first], tiles[last]):
             _add_row(result, words[e], counts[e], values, documents[e])
-        first, last = jobs.claim(job)
+        first, last = _claim(job)
