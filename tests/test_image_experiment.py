@@ -624,6 +624,21 @@ def test_fewer_images_than_celeba_has_are_not_called_so(tmp_path, monkeypatch, c
     assert "no classes (subfolders)" in refused(["data=folder", *options], capsys)
 
 
+def test_celeba_goes_on_without_the_files_that_cannot_be_read(tmp_path, monkeypatch, capsys):
+    own_folder(tmp_path, monkeypatch, 39)
+    (tmp_path / "bad.jpg").write_bytes(b"text")
+    monkeypatch.setattr(efvae.data.images, "CELEBA_IMAGES", 40)
+    found = load_images(Config(data="celeba", size=16, on_bad="skip"))
+    assert (len(found.train) + len(found.test), found.skipped) == (39, ("bad.jpg",))
+    assert "1 of 40 images" in capsys.readouterr().err
+    assert "1 of 40 images" in refused(["data=celeba", "--results", str(tmp_path / "results")], capsys)
+    monkeypatch.setattr(efvae.data.images, "_square", lambda *_: pytest.fail("decoded before they were counted"))
+    (tmp_path / "more.jpg").write_bytes(b"text")
+    for word in ("on_bad=skip", "on_bad=stop"):
+        line = refused(["data=celeba", word, "--results", str(tmp_path / "results")], capsys)
+        assert f"CelebA has 40 images, {tmp_path} holds 41" in line
+
+
 def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsys):
     store, data = Store(folder / "checkpoints"), load_images(SMOKE).sha256
     wider = dataclasses.replace(SMOKE, width=16)

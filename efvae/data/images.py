@@ -42,7 +42,7 @@ from efvae.data.cache import DataError, DataSet, SourceFile, data_folder, named_
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FILES", "Images", "load_folder", "load_photographs", "scaled"]
+__all__ = ["FILES", "Images", "load_celeba", "load_folder", "load_photographs", "scaled"]
 
 FILES = DataSet(
     name="images",
@@ -58,6 +58,8 @@ FILES = DataSet(
     ),
 )
 
+#: Files of the aligned images of CelebA.
+CELEBA_IMAGES = 202599
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 #: Larger files and pictures are refused before they are read or decoded: a small zip may hold gigabytes of zeros.
 MOST_BYTES = 2**27
@@ -190,6 +192,27 @@ def load_folder(
         raise DataError(f"{place} holds {readable} readable images: expected at least 2 ({', '.join(ENDINGS)})")
     train, test = (torch.from_numpy(part[: len(of)]) for part, of in zip(pixels, kept, strict=True))
     return _split(train, test, kept, [name for name, _ in bad])
+
+
+def load_celeba(size: int = 64, *, on_bad: str = "stop") -> Images:
+    """The aligned images of CelebA, which ``EFVAE_IMAGES`` names, by :func:`load_folder`.
+
+    Args:
+        size, on_bad: see :func:`load_folder`; files that are skipped count among the 202599.
+
+    Raises:
+        DataError: another number of files, told before one is decoded; see :func:`load_folder`.
+
+    Own: own-images
+    """
+    place = _place(None)
+    with _opened(place) as (names, _):
+        if len(names) != CELEBA_IMAGES:
+            raise DataError(
+                f"CelebA has {CELEBA_IMAGES} images, {place} holds {len(names)}: let EFVAE_IMAGES name "
+                "img_align_celeba.zip or the folder of its files, or use data=folder for others"
+            )
+    return load_folder(place, size, on_bad=on_bad)
 
 
 def _check_size(size: object) -> None:

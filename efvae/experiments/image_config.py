@@ -11,7 +11,7 @@ import torch
 
 from efvae import records
 from efvae.data.cache import DataError
-from efvae.data.images import Images, load_folder, load_photographs
+from efvae.data.images import Images, load_celeba, load_folder, load_photographs
 from efvae.data.synthetic_images import ellipse_images
 from efvae.dcgan import SIZES
 from efvae.image_vae import ENCODERS
@@ -24,7 +24,6 @@ STAGES = ("gan", "encoder", "encoder_elbo", "decoder_pairs", "joint_fixed", "joi
 DATA = ("synthetic", "photographs", "celeba", "folder")
 FEATURES = ("classifier", "inception")
 PRECISIONS = ("float32", "bfloat16")
-CELEBA_IMAGES = 202599
 SYNTHETIC_IMAGES = 4096
 
 #: Images of a generator, at most, by which the best one is chosen.
@@ -166,10 +165,11 @@ def load_images(config: Config) -> Images:
         return ellipse_images(SYNTHETIC_IMAGES, config.size)
     if config.data == "photographs":
         return load_photographs(config.size)
-    images = load_folder(None, config.size, on_bad=config.on_bad)
+    if config.data == "celeba":
+        images = load_celeba(config.size, on_bad=config.on_bad)
+    else:
+        images = load_folder(None, config.size, on_bad=config.on_bad)
     found = len(images.train) + len(images.test)
-    if config.data == "celeba" and found != CELEBA_IMAGES:
-        raise DataError(f"CelebA has {CELEBA_IMAGES} images, EFVAE_IMAGES names {found}: use data=folder for others")
     for what, part in (("to train on", images.train), ("held out", images.test)):
         if len(part) < 2:  # a covariance needs two
             raise DataError(
