@@ -104,13 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="compute many cells of an experiment; those recorded are skipped")
     sweep_command.add_arguments(sweep)
 
-    data = commands.add_parser("data", help="fetch or verify a data set, in EFVAE_DATA or in the cache")
+    data = commands.add_parser(
+        "data", help="fetch or verify a data set, in EFVAE_DATA or in the cache; CelebA in EFVAE_IMAGES"
+    )
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     fetch = actions.add_parser("fetch", help="download what is missing, check it, install it; print its folder")
     fetch.add_argument("--from", dest="address", metavar="URL", help="a mirror that holds the same files")
     verify = actions.add_parser("verify", help="check each file; print its folder")
     for action in (fetch, verify):
-        action.add_argument("name", metavar="NAME", help="20news or images")
+        action.add_argument("name", metavar="NAME", help="20news, images or celeba")
 
     board = commands.add_parser(
         "scoreboard", help="compare the records with the paper's numbers, and write results/scoreboard.csv"
@@ -145,13 +147,12 @@ def _run(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from efvae.data import catalog, download
+    from efvae.data import catalog
 
-    data = catalog.named(options.name)
     if options.action == "verify":
-        folder = download.verify(data)
+        folder = catalog.verify(options.name)
     else:
-        folder = download.fetch(data, options.address, lambda line: print(f"efvae: {line}", file=sys.stderr))
+        folder = catalog.fetch(options.name, options.address, lambda line: print(f"efvae: {line}", file=sys.stderr))
     print(folder)
     return 0
 

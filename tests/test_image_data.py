@@ -309,6 +309,31 @@ def test_the_command_verifies_the_zip(folder, tmp_path, monkeypatch, capsys):
         assert re.search(r"fruits360-34-64px.zip is altered.*; put the original file there", refused("verify"))
 
 
+def test_the_command_verifies_celeba(folder, tmp_path, monkeypatch, capsys):
+    def refused(action: str) -> str:
+        assert cli.main(["data", action, "celeba"]) == 2
+        told = capsys.readouterr()
+        assert (told.out, told.err.count("\n")) == ("", 1)
+        return told.err
+
+    assert re.search("celeba is not downloaded.*zip from https://mmlab.*let EFVAE_IMAGES name it", refused("fetch"))
+    assert "no images were named: let EFVAE_IMAGES" in refused("verify")
+    monkeypatch.setenv("EFVAE_IMAGES", str(tmp_path / "nowhere"))
+    assert "nowhere does not exist" in refused("verify")
+    monkeypatch.setenv("EFVAE_IMAGES", str(folder))
+    assert f"CelebA has 202599 images, {folder} holds 12" in refused("verify")
+    monkeypatch.setattr(images, "CELEBA_IMAGES", 12)
+    for place in (folder, zipped(folder, tmp_path / "mine.zip")):
+        monkeypatch.setenv("EFVAE_IMAGES", str(place))
+        assert cli.main(["data", "verify", "celeba"]) == 0
+        assert capsys.readouterr().out == f"{place}\n"
+    (folder / "b" / "3.png").write_bytes(jpeg()[:-30])
+    monkeypatch.setenv("EFVAE_IMAGES", str(folder))
+    assert f"1 of 12 images in {folder} cannot be read: b/3.png (" in refused("verify")
+    assert cli.main(["data", "verify", "celebra"]) == 2
+    assert "unknown data set 'celebra': did you mean 'celeba'?" in capsys.readouterr().err
+
+
 def test_ellipses_are_a_function_of_their_factors():
     drawn = draw_ellipses(64, 32, seed=1)
     assert torch.equal(draw_ellipses(64, 32, seed=1).images, drawn.images)

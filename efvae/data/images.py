@@ -1,6 +1,7 @@
 """Images for section 4.2: the redistributable photographs, or a folder or zip of your own such as CelebA.
 
-CelebA may not be redistributed. Let ``EFVAE_IMAGES`` name your ``img_align_celeba.zip``, or a folder of images.
+CelebA may not be redistributed. Let ``EFVAE_IMAGES`` name your ``img_align_celeba.zip``, or a folder of images;
+``efvae data verify celeba`` checks them.
 
 The photographs are 22012 of 34 kinds of fruit from Fruits-360, https://github.com/Horea94/Fruit-Images-Dataset, version
 2018.07.01.0, commit 001248019d050f8c7616aeb2f52967df0d7b6e7c: MIT licence, copyright 2017-2018 Mihai Oltean and Horea
@@ -42,7 +43,7 @@ from efvae.data.cache import DataError, DataSet, SourceFile, data_folder, named_
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FILES", "Images", "load_celeba", "load_folder", "load_photographs", "scaled"]
+__all__ = ["FILES", "Images", "load_celeba", "load_folder", "load_photographs", "scaled", "verify_celeba"]
 
 FILES = DataSet(
     name="images",
@@ -186,7 +187,7 @@ def load_folder(
         told = ", ".join(f"{name} ({why})" for name, why in bad[:TOLD]) + (", …" if bad[TOLD:] else "")
         line = f"{len(bad)} of {len(names)} images in {place} cannot be read: {told}"
         if on_bad == "stop":
-            raise DataError(f"{line}; mend or remove them, or go on without them by on_bad=skip")
+            raise DataError(f"{line}; mend them, or go on without them by on_bad=skip")
         print(f"efvae: {line}; skipped", file=sys.stderr)
     if readable < 2:
         raise DataError(f"{place} holds {readable} readable images: expected at least 2 ({', '.join(ENDINGS)})")
@@ -213,6 +214,21 @@ def load_celeba(size: int = 64, *, on_bad: str = "stop") -> Images:
                 "img_align_celeba.zip or the folder of its files, or use data=folder for others"
             )
     return load_folder(place, size, on_bad=on_bad)
+
+
+def verify_celeba() -> Path:
+    """Check what ``EFVAE_IMAGES`` names as a training does: it is there, the number of files, each can be decoded.
+
+    Returns:
+        The folder or zip.
+
+    Raises:
+        DataError: see :func:`load_celeba`.
+
+    Own: own-images
+    """
+    load_celeba(1)  # all of each file is decoded, one pixel is kept
+    return _place(None)
 
 
 def _check_size(size: object) -> None:
