@@ -5,6 +5,8 @@ Labels: tab-1, own-frechet.
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
 import types
 from typing import ClassVar
@@ -108,6 +110,18 @@ def test_missing_and_wrong_weights_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("EFVAE_INCEPTION", str(wrong))
     with pytest.raises(WeightsError, match=r"is altered: sha256 .*expected 6726825d"):
         inception.features()
+
+
+def test_weights_are_compared_by_the_whole_checksum(tmp_path, monkeypatch):
+    assert re.fullmatch("[0-9a-f]{64}", inception.SHA256)
+    assert inception.WEIGHTS.endswith(f"-{inception.SHA256[:8]}.pth")
+    found = hashlib.sha256(b"anything").hexdigest()
+    (tmp_path / "w.pth").write_bytes(b"anything")
+    monkeypatch.setattr(inception, "SHA256", found)
+    assert inception.find_weights(tmp_path / "w.pth") == tmp_path / "w.pth"
+    monkeypatch.setattr(inception, "SHA256", found[:-1] + ("0" if found[-1] != "0" else "1"))
+    with pytest.raises(WeightsError, match="is altered"):
+        inception.find_weights(tmp_path / "w.pth")
 
 
 def test_features_go_through_pytorch_fids_network_in_eight_bits(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Features of FID: the Inception network of pytorch-fid, with weights that are checked.
 
 Neither is a requirement of this package: ``pip install 'efvae[fid]'`` brings the network, and the weights are a file of
-91 MB that pytorch-fid's page of releases offers.
+95.6 MB that pytorch-fid's page of releases offers.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ __all__ = ["WEIGHTS", "WeightsError", "ensure_torchvision", "features", "find_we
 
 #: File name; it carries the first digits of the checksum.
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
+#: Of its 95628359 bytes. All digits are from docs/cifar-recipe.md of github.com/HyperGAN/HyperGAN at 7d937f9, where
+#: torch-fidelity's copy of the file has them; other public repositories that pin pytorch-fid's say the same.
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 FEATURES = 2048
 #: Images at a time on a CPU: more do not stay in its caches, and for fewer than 16 torch takes a slower path.
 CHUNK = 32
@@ -45,7 +48,7 @@ def find_weights(path: Path | str | None = None) -> Path:
         path: the file; by default what ``EFVAE_INCEPTION`` names, else where pytorch-fid downloads it to.
 
     Raises:
-        WeightsError: it is not there, cannot be read, or its sha256 does not begin with 6726825d.
+        WeightsError: it is not there, cannot be read, or its sha256 is not :data:`SHA256`.
 
     Paper: tab-1
     """
@@ -64,9 +67,10 @@ def find_weights(path: Path | str | None = None) -> Path:
         ) from None
     except OSError as error:
         raise WeightsError(f"cannot read {place}: {error.strerror or error}") from error
-    expected = WEIGHTS.removesuffix(".pth").rpartition("-")[2]
-    if not found.startswith(expected):
-        raise WeightsError(f"{place} is altered: sha256 {found[:8]}…, expected {expected}…; download {WEIGHTS} again")
+    if found != SHA256:
+        raise WeightsError(
+            f"{place} is altered: sha256 {found[:12]}…, expected {SHA256[:12]}…; download {WEIGHTS} again"
+        )
     return place
 
 
