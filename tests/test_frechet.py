@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+import tomllib
 import types
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +20,8 @@ import torch
 from efvae.metrics import inception
 from efvae.metrics.frechet import Moments, distance, frechet_distance, moments
 from efvae.metrics.inception import WeightsError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def random_covariance(d: int, seed: int, rank: int | None = None) -> torch.Tensor:
@@ -97,6 +101,14 @@ def test_pytorch_fid_says_the_same():
     a, b = torch.randn(2, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     theirs = calculate_frechet_distance(a.numpy(), first.numpy(), b.numpy(), second.numpy())
     assert frechet_distance(a, first, b, second) == pytest.approx(float(theirs), rel=1e-8)
+
+
+def test_the_tests_install_what_they_compare_with():
+    """Or the test above is skipped where it may not be."""
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["fid"]
+    wanted = [line for line in extra if not line.startswith("pillow")]  # matplotlib brings it
+    assert len(wanted) == 2
+    assert set(wanted) <= set((ROOT / "requirements-test.txt").read_text().splitlines())
 
 
 def test_missing_and_wrong_weights_are_one_line(tmp_path, monkeypatch):
