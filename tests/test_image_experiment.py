@@ -938,7 +938,7 @@ def test_the_full_profile_is_the_command_of_the_page():
     renamed = {"image_batch": "batch_size"} | {
         f"image_{stage}_{what}": f"{stage}_{what}" for stage in ("encoder", "joint") for what in ("steps", "rate")
     }
-    spiral = {"conditional_steps", "encoder_steps", "joint_steps", "device"}
+    spiral = {"conditional_steps", "encoder_steps", "joint_steps", "device", "checkpoint_dir"}
     fields = {renamed.get(name, name): value for name, value in profile.items() if name not in spiral}
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
     assert Config(**fields) == Config(**{name: kinds[name](value) for name, value in named.items()})

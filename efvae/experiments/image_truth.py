@@ -132,7 +132,10 @@ def train_gan(
         if checkpoint is not None:
             save_checkpoint(checkpoint, model, optimizer, source, told, done, curve)
     if not math.isfinite(min(_scores(curve))):
-        raise TrainingError(f"the GAN collapsed at each of {len(curve['step'])} looks: try another truth_seed")
+        raise TrainingError(
+            f"the GAN has collapsed, or only begun, at each of {len(curve['step'])} looks: raise gan_steps "
+            f"({config.gan_steps}); if they are thousands, try another truth_seed ({config.truth_seed})"
+        )
     chosen = model["chosen"]
     assert isinstance(chosen, nn.Sequential)  # noqa: S101 - put in above
     return chosen, curve
