@@ -80,7 +80,8 @@ squared = 2 * 0.05**2 * (bound - float(table[0].paper)) / 12288
 print(f"\nfirst row, were it all squared error beyond the noise:\n  {squared:.2f} a value, root {squared**0.5:.1f}")
 
 # %% [markdown]
-# The rows are open until someone who has CelebA and the Inception weights runs the command on {ref}`the page <sec-4-2-command>`.
+# The rows are open until someone who has CelebA and the Inception weights runs the command on {ref}`the page <sec-4-2-command>`. *ours* is what is recorded; the images that this notebook trains itself
+# have {ref}`a table below <sec-4-2-live-table>`.
 #
 # ## The spiral
 #
@@ -310,13 +311,86 @@ with tempfile.TemporaryDirectory() as temporary:  # both joint stages share the 
     live_learned = images.solve(replace(cell, stage="joint_learned"), folder, results, device=device)
 live_rows = {**live_fixed.records, **live_learned.records}
 distance = "fid" if features == "inception" else "frechet_classifier"
-for stage in ("encoder", "joint_fixed", "joint_learned"):
+JOINT = ("joint_fixed", "joint_learned")
+for stage in ("encoder", *JOINT):
     got = live_rows[stage].metrics
     assert got["elbo"] < got["entropy_bound"]
     assert math.isfinite(got[distance])
-    print(f"{stage:14} ELBO below bound; σ_d {got['sigma']:.2f}")
+    assert stage == "joint_learned" or abs(got["sigma"] - cell.sigma) < 1e-6
 if data == "synthetic" and image_joint_steps >= 300:  # after few steps it may have fallen
     assert live_rows["joint_fixed"].metrics["elbo"] > live_rows["encoder"].metrics["elbo"]
+
+# %% [markdown]
+# (sec-4-2-live-table)=
+# Table 1 of this run: ELBO with its standard error, below the bound by how much, distance with the standard deviation over three samples of the model, and
+# $\sigma_{\mathrm{d}}$. In brackets the paper's values, if this run is on CelebA with FID. The distance of the first row is that of two samples of
+# the truth.
+
+# %% tags=["nbval-ignore-output"]
+STAGES = {
+    "encoder": "encoder, cond.",
+    "encoder_elbo": "encoder, ELBO",
+    "decoder_pairs": "decoder, pairs",
+    "joint_fixed": "joint, fixed σ",
+    "joint_learned": "joint, learned σ",
+}
+in_print = {
+    (t.metric, stage): float(t.paper)
+    for t in table
+    for stage in ("encoder", *JOINT)
+    if t.source == "paper" and f"stage={stage};" in t.where
+}
+as_in_print = data == "celeba" and features == "inception"
+print(f"{data}, {size} × {size}, {latent} latent dimensions, width {width}; features: {features}")
+print(f"bound {live_rows['encoder'].metrics['entropy_bound']:.1f}")
+print(
+    f"{'':17}{'ELBO':>10}{'±':>7}{'below bound':>13}{'FID' if features == 'inception' else 'D':>11}{'±':>7}{'σ_d':>8}"
+)
+for stage in ("encoder", *JOINT):
+    got = live_rows[stage].metrics
+    print(
+        f"{STAGES[stage]:17}{got['elbo']:10.1f}{got['elbo_error']:7.1f}{got['entropy_bound'] - got['elbo']:13.1f}"
+        f"{got[distance]:11.2f}{got[f'{distance}_spread']:7.2f}{got['sigma']:8.3f}"
+    )
+    if as_in_print:
+        print(f"{'':17}[{in_print['elbo', stage]:9.1f}]{'':18}[{in_print['fid', stage]:10.2f}]")
+
+# %% [markdown]
+# Its pictures: the rows of Fig. 3, and below them, as in Fig. 4, what the decoders after joint training make of the codes of the first row.
+# {ref}`Those of the recorded run <sec-4-2-pictures>` follow further down.
+
+
+# %% mystnb={"image": {"alt": "Five rows of ten small pictures of this run, one code a column: samples of its truth, their reconstructions from the mean code and from a sampled code, and what the decoders after joint training with the noise fixed and learned make of the codes of the first row."}}
+def as_pictures(rows: torch.Tensor) -> torch.Tensor:
+    return ((rows.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu()
+
+
+def live_picture(stage: str) -> torch.Tensor:
+    """As it is stored beside the record of the stage."""
+    of_stage = live_fixed if stage == "joint_fixed" else live_learned
+    vae = of_stage.vaes[stage]
+    rows = drawn(vae.decoder, vae.latent, vae.sigma)
+    if stage == "encoder":  # its decoder is the truth's
+        rows = torch.cat([reconstructions(vae, of_stage.truth), rows])
+    return as_pictures(rows)
+
+
+def rows_of_figures(pictures: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Rows of Fig. 3 and of Fig. 4, from the pictures of the stages."""
+    names = ("sample of the truth", "from the mean code", "from a sampled code", "truth")
+    rows = dict(zip(names, pictures["encoder"], strict=True))
+    ends = {"noise fixed": pictures["joint_fixed"][0], "noise learned": pictures["joint_learned"][0]}
+    return {name: rows[name] for name in names[:3]}, {"truth": rows["truth"]} | ends
+
+
+live_pictures = {stage: live_picture(stage) for stage in ("encoder", *JOINT)}
+set_matplotlib_formats("jpeg", pil_kwargs={"quality": 92})  # pixel noise: a fifth of PNG's size
+upper, lower = rows_of_figures(live_pictures)
+assert bool((upper["sample of the truth"] == lower.pop("truth")).all())  # the same codes and noise
+figure = picture_plots.picture_rows(upper | lower)
+figure.suptitle(f"this run: {data}", fontsize=9)
+plt.show()
+set_matplotlib_formats("png")
 
 # %% [markdown]
 # ## What is recorded on photographs
@@ -333,14 +407,6 @@ if data == "synthetic" and image_joint_steps >= 300:  # after few steps it may h
 # rates. The truth is the maximum of that objective, so its *D* is what the steps of the optimiser do by themselves; its ELBO has the encoder of the first row.
 
 # %% tags=["hide-input"]
-STAGES = {
-    "encoder": "encoder, cond.",
-    "encoder_elbo": "encoder, ELBO",
-    "decoder_pairs": "decoder, pairs",
-    "joint_fixed": "joint, fixed σ",
-    "joint_learned": "joint, learned σ",
-}
-JOINT = ("joint_fixed", "joint_learned")
 by_setting: dict[tuple[int, str, int, str, float], dict[str, list[records.Record]]] = {}
 NARROW = {16: 32, 64: 16}  # width of the networks at each size, but for what is called wide below
 of_photographs = records.load(images.STEM, data="photographs", features="classifier")
@@ -534,12 +600,6 @@ wide = {
 if not all(wide.values()):
     wide = {}
     print("nothing")
-in_print = {
-    (t.metric, stage): float(t.paper)
-    for t in table
-    for stage in ("encoder", *JOINT)
-    if t.source == "paper" and f"stage={stage};" in t.where
-}
 
 
 def within(found: list[records.Record], name: str, error: str, digits: int) -> str:
@@ -704,53 +764,30 @@ if lines:
     plt.show()
 
 # %% [markdown]
+# (sec-4-2-pictures)=
 # ## Pictures in the layout of Fig. 3 and Fig. 4
 #
-# From the recorded photographs with the paper's width where there are any, else from the run above; the print says which.
+# Of the recorded photographs with the paper's width; where their records or pictures are absent, of the run above. The print says which.
 
 
 # %%
-PICTURED = ("encoder", *JOINT)
-
-
 def recorded_picture(stage: str) -> torch.Tensor | None:
     path = picture_path(records.results_root() / images.STEM, wide[stage][0].cell) if wide else None
     return read_picture(path) if path and path.is_file() else None
 
 
-def as_pictures(rows: torch.Tensor) -> torch.Tensor:
-    return ((rows.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu()
-
-
-def live_picture(stage: str) -> torch.Tensor:
-    """As it would be stored beside the record of the stage."""
-    of_stage = live_fixed if stage == "joint_fixed" else live_learned
-    vae = of_stage.vaes[stage]
-    rows = drawn(vae.decoder, vae.latent, vae.sigma)
-    if stage == "encoder":  # its decoder is the truth's
-        rows = torch.cat([reconstructions(vae, of_stage.truth), rows])
-    return as_pictures(rows)
-
-
-shown = {stage: recorded_picture(stage) for stage in PICTURED}
-from_records = all(picture is not None for picture in shown.values())
-if not from_records:
-    shown = {stage: live_picture(stage) for stage in PICTURED}
+pictures = {stage: picture for stage in live_pictures if (picture := recorded_picture(stage)) is not None}
+from_records = pictures.keys() == live_pictures.keys()
+of_fig_3, of_fig_4 = rows_of_figures(pictures if from_records else live_pictures)
 print("shown:", "recorded run on the photographs, the paper's width, seed 0" if from_records else f"this run, {data}")
 
 # %% mystnb={"figure": {"name": "fig-3", "caption": "The paper's figure, on photographs of fruit in place of CelebA: samples of the truth; reconstructions from the encoder's mean code; reconstructions from codes sampled from the encoder. Encoder by conditional likelihood, decoder of the truth; networks of the paper's width."}, "image": {"alt": "Three rows of ten small pictures of fruit: samples of the truth, and below each its two reconstructions. From the mean code shape and colour are nearly kept; from a sampled code some pictures are of another fruit."}}
-set_matplotlib_formats("jpeg", pil_kwargs={"quality": 92})  # pixel noise: a fifth of PNG's size
-names = ("sample of the truth", "from the mean code", "from a sampled code")
-figure = picture_plots.picture_rows(dict(zip(names, shown["encoder"][:3], strict=True)))
+set_matplotlib_formats("jpeg", pil_kwargs={"quality": 92})
+figure = picture_plots.picture_rows(of_fig_3)
 plt.show()
 
 # %% mystnb={"figure": {"name": "fig-4", "caption": "The paper's figure, on photographs of fruit in place of CelebA: samples of the truth and of the decoders after joint training with the noise fixed and learned, 20000 steps; one code for each column, networks of the paper's width."}, "image": {"alt": "Three rows of ten small pictures, one code for each column: fruits of the truth, and what the decoders after joint training with fixed and with learned noise make of the same codes: outlines frayed, colours duller and nearer to one another, fine texture gone."}}
-rows = {
-    "truth": shown["encoder"][3],
-    "noise fixed": shown["joint_fixed"][0],
-    "noise learned": shown["joint_learned"][0],
-}
-figure = picture_plots.picture_rows(rows)
+figure = picture_plots.picture_rows(of_fig_4)
 plt.show()
 
 # %% [markdown]
