@@ -930,11 +930,16 @@ def test_needed_keeps_what_a_stage_uses():
     assert needed(dataclasses.replace(SMOKE, seed=5)).seed == 5
 
 
+def command_of_the_page() -> list[str]:
+    """Its words after ``efvae``."""
+    page = (ROOT / "book/sec4_2_images.md").read_text().split("(sec-4-2-command)=", 1)[1]
+    return page.split("efvae sweep ", 1)[1].split("```", 1)[0].replace("\\", " ").split()
+
+
 def test_the_full_profile_is_the_command_of_the_page():
     profile = yaml.safe_load((ROOT / "notebooks/params/sec4_2_images.full.yaml").read_text())
-    page = (ROOT / "book/sec4_2_images.md").read_text()
-    command = page.split("python -m efvae.experiments.images", 1)[1].split("--checkpoint", 1)[0]
-    named = dict(word.split("=") for word in command.replace("\\", " ").split())
+    named = dict(word.split("=") for word in command_of_the_page() if "=" in word)
+    assert named.pop("stage") == "joint_fixed,joint_learned"
     renamed = {"image_batch": "batch_size"} | {
         f"image_{stage}_{what}": f"{stage}_{what}" for stage in ("encoder", "joint") for what in ("steps", "rate")
     }
@@ -942,6 +947,16 @@ def test_the_full_profile_is_the_command_of_the_page():
     fields = {renamed.get(name, name): value for name, value in profile.items() if name not in spiral}
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
     assert Config(**fields) == Config(**{name: kinds[name](value) for name, value in named.items()})
+
+
+def test_the_command_of_the_page_is_one_that_can_be_planned(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(images, "_sha256_of", lambda *_: "a" * 64)  # nobody here has CelebA
+    words = command_of_the_page()
+    words[words.index("cuda")] = "cpu"
+    assert cli.main(["sweep", *words, "--dry-run", "--results", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "2 cells, 0 recorded" in told
+    assert all(f"stage={stage}" in told for stage in ("joint_fixed", "joint_learned"))
 
 
 @pytest.mark.parametrize("option", ["--results", "--checkpoint"])

@@ -7,10 +7,9 @@ One cell, with the stages it rests on; what is in the checkpoint folder is not c
 The paper's size and networks (it does not say how long it trained), killed and started again as often as need be::
 
     EFVAE_IMAGES=img_align_celeba.zip EFVAE_INCEPTION=pt_inception-2015-12-05-6726825d.pth \
-    python -m efvae.experiments.images data=celeba features=inception size=64 width=64 gan_steps=8000 \
-        encoder_steps=100000 encoder_rate=2e-4 joint_steps=100000 joint_rate=1e-4 eval_images=200000 \
-        stage=joint_learned \
-        --checkpoint runs/images --device cuda
+    efvae sweep sec4_2_images --device cuda --work runs --grid data=celeba features=inception size=64 width=64 \
+        gan_steps=8000 encoder_steps=100000 encoder_rate=2e-4 joint_steps=100000 joint_rate=1e-4 \
+        eval_images=200000 stage=joint_fixed,joint_learned
 
 With ``data=photographs`` and without ``features`` it is the same on the photographs of fruit, and with 20000 steps of
 encoder and of joint training, ``eval_elbo=16384``, the committed records of the paper's width, one seed on a GPU. The
