@@ -140,7 +140,8 @@ def _refused(scratch: Path) -> bool:
     """Whether it was a cell that checks the values that failed."""
     cells = json.loads(scratch.read_text(encoding="utf-8"))["cells"] if scratch.is_file() else []
     return any(
-        output.get("ename") in ("ValueError", "DataError") and "check" in cell["metadata"].get("tags", ())
+        output.get("ename") in ("ValueError", "DataError", "WeightsError")
+        and "check" in cell["metadata"].get("tags", ())
         for cell in cells
         for output in cell.get("outputs", ())
     )

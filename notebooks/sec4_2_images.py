@@ -30,7 +30,7 @@ device: str = "cpu"  # in {cpu, cuda, auto}: where to train the images; auto: CU
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 checkpoint_dir: str = ""  # folder to resume the images from, relative to the project; empty: a temporary one
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "check"]
 import itertools
 import math
 import statistics
@@ -53,6 +53,7 @@ from efvae.experiments.spiral_measure import affine_residual, linear_optimum
 from efvae.experiments.spiral_model import expectation_rule, latent_line, log_joint
 from efvae.experiments.spiral_model import spiral as curve_of_truth
 from efvae.image_vae import best_sigma, entropy_bound
+from efvae.metrics.inception import find_weights
 from efvae.plots import images as picture_plots
 from efvae.plots import spiral as plots
 
@@ -62,6 +63,20 @@ config = spiral.Config(
 # Statements about size hold for the default setting and enough training; the laws below hold always.
 full_length = noise == 0.6 and conditional_steps >= 300 and encoder_steps >= 600 and joint_steps >= 900
 results = records.project_root() / results_dir if results_dir else None
+cell = images.Config(
+    data=data, features=features, size=size, latent=latent, width=width, gan_steps=gan_steps, gan_rate=gan_rate,
+    encoder_steps=image_encoder_steps, encoder_rate=image_encoder_rate,
+    joint_steps=image_joint_steps, joint_rate=image_joint_rate, batch_size=image_batch, eval_images=eval_images,
+    seed=seed, truth_seed=truth_seed, stage="joint_fixed",
+    **(
+        {"eval_elbo": max(eval_images // 16, 512, 2 * latent), "feature_steps": 40, "precision": "float32"}
+        if data == "synthetic"
+        else {}  # as in the stored runs
+    ),
+)  # fmt: skip
+images.data_sha256(cell)  # the images are there
+if features == "inception":
+    find_weights()
 
 # %% [markdown]
 # ## Table 1 beside its bound
@@ -296,17 +311,6 @@ for row in stored["mixture"]:
 # 16 × 16, in minutes on a CPU, `full` the paper's data, size and networks. Photographs take more steps than the defaults, of the GAN above all.
 
 # %%
-cell = images.Config(
-    data=data, features=features, size=size, latent=latent, width=width, gan_steps=gan_steps, gan_rate=gan_rate,
-    encoder_steps=image_encoder_steps, encoder_rate=image_encoder_rate,
-    joint_steps=image_joint_steps, joint_rate=image_joint_rate, batch_size=image_batch, eval_images=eval_images,
-    seed=seed, truth_seed=truth_seed, stage="joint_fixed",
-    **(
-        {"eval_elbo": max(eval_images // 16, 512, 2 * latent), "feature_steps": 40, "precision": "float32"}
-        if data == "synthetic"
-        else {}  # as in the stored runs
-    ),
-)  # fmt: skip
 with tempfile.TemporaryDirectory() as temporary:  # both joint stages share the truth and the encoder
     folder = records.project_root() / checkpoint_dir if checkpoint_dir else Path(temporary)
     live_fixed = images.solve(cell, folder, results, device=device)

@@ -53,7 +53,7 @@ def test_the_profile_of_the_photographs_reaches_every_stage(tmp_path, monkeypatc
     profile = SOURCE.parent / "params" / f"{STEM}.photographs.yaml"
     values = chosen_values(SOURCE, declared_parameters(SOURCE), given, str(profile))
     code = [cell.source for cell in sources.read_source(STEM).cells if cell.cell_type == "code"]
-    live = next(i for i, text in enumerate(code) if text.startswith("cell = images.Config("))
+    live = next(i for i, text in enumerate(code) if text.startswith("with tempfile.TemporaryDirectory()"))
     scope: dict[str, object] = {}
     for place, text in enumerate([*code[:3], *code[live : live + 2]]):
         exec(text, scope)  # noqa: S102 - our own notebook
