@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -140,6 +142,15 @@ def test_it_prints_what_was_computed(tmp_path, capsys):
     assert [line.strip() for line in lines[2:8:2]] == ["not run on one H200"] * 3
     assert len(lines) == 8
     assert len(cells((0, 1, 2))) == 36
+
+
+def test_the_page_says_what_it_prints(capsys):
+    main()
+    lines = capsys.readouterr().out.splitlines()
+    ratios = [re.search(r"([\d.]+) times that", line).group(1) for line in lines[2:8:2]]
+    page = (Path(__file__).parents[1] / "book/running_at_scale.md").read_text()
+    told = f"all 36 cells take at least {lines[-1].split()[-2]} minutes; the three commands trained for "
+    assert told + "{}, {} and {} times their shares".format(*ratios) in page
 
 
 def _record(device, seconds, seed=0):
