@@ -44,7 +44,7 @@ PHOTOGRAPHS_EXPLAINED = (
     "deviation over seeds of the joint training, which share truth, first encoder and the samples that judge "
     "them; the error of that sampling stands in brackets and is mostly the larger one. Not in this table, but in the "
     "{ref}`lab <sec-4-2-lab>` and on the {ref}`page <own-photographs>`: other truths, encoders with full covariance, "
-    "and what was trained in float32. That is the control that trains the decoder on pairs of the truth, and the "
+    "and what was trained in float32, among it the control that trains the decoder on pairs of the truth, and the "
     "longest narrow runs, of 20000 steps, after which the distance is the smaller one with learned noise."
 )
 EXPLAINED = {
