@@ -67,12 +67,15 @@ def spread(loop: Any, n: int, *arguments: Any, memory: int = 0, least: int = 1, 
 
     Own: own-tabulated-products
     """
-    n_threads = max(1, min(torch.get_num_threads(), n // least))
+    n_threads = torch.get_num_threads()
+    n_pieces = max(1, min(n_threads, n // least))
+    if n_pieces == 1:
+        n_threads = 1  # else all: a smaller team would end the other threads
     if memory:
         # torch aligns memory with the lines of caches, which loops over tiles are faster by
         own = torch.empty(n_threads, memory, kernels().WORDS, dtype=torch.float32, device="cpu").numpy()
         arguments = own, *arguments
-    work, function = kernels().job(n, step or -(-n // n_threads), arguments), loop()
+    work, function = kernels().job(n, step or -(-n // n_pieces), arguments), loop()
     if n_threads == 1:
         function.ctypes(work.ctypes.data)
     else:
