@@ -50,7 +50,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Words in a tile, whose numbers are one value in the loops.
 WORDS = 32
-#: Codes at a time in the gradient: with 64 bits tables, products and sums of a tile take less than 200 kilobytes, which
+#: Codes at a time in the gradient. With 64 bits tables, products and sums of a tile take less than 200 kilobytes, which
 #: fit second caches.
 ROWS = 512
 #: Parts of the sum over all words.
@@ -215,11 +215,11 @@ _operator(operator.truediv, "fdiv")
 # Jobs: what threads share without Python, whose lock they would wait for longer than short loops take. They are whole
 # numbers, see :func:`job`.
 
-#: Places of a job: the next of its range, the end, how many are taken at a time, threads so far, whether it went wrong.
+#: Places of a job, which are the next of its range, the end, how many are taken at a time, threads so far, whether it went wrong.
 NEXT, END, STEP, MEMBERS, FAULT = range(5)
-#: Where the arrays begin, and how many numbers each has: its address, its kind and three lengths.
+#: Where the arrays begin, and how many numbers each has (its address, its kind and three lengths).
 HEAD, EACH = 5, 5
-#: Faults: an array is not of the kind that a loop reads; a number of a word is outside the vocabulary.
+#: Faults. An array is not of the kind that a loop reads; a number of a word is outside the vocabulary.
 WRONG_KIND, WRONG_WORD = 1, 2
 
 
@@ -333,7 +333,7 @@ def _reader(dtype, n_axes):
     return (one, two, three)[n_axes - 1]
 
 
-#: Readers of an argument by its number; one of another dtype or number of axes is a fault of the job.
+#: Readers of an argument by its number. One of another dtype or number of axes is a fault of the job.
 _float_1, _float_2, _float_3 = (_reader(np.float32, n_axes) for n_axes in (1, 2, 3))
 _int_1, _int_2, _long_1 = (_reader(dtype, n_axes) for dtype, n_axes in ((np.int32, 1), (np.int32, 2), (np.int64, 1)))
 
