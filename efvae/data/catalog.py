@@ -10,7 +10,7 @@ from efvae.values import nearest
 __all__ = ["CELEBA", "DATA_SETS", "fetch", "named", "verify"]
 
 DATA_SETS = {data.name: data for data in (newsgroups.FILES, images.FILES)}
-#: A data set of the user's own: its place is named by ``EFVAE_IMAGES``, and no checksum of its files is known.
+#: Images that the user has to bring. ``EFVAE_IMAGES`` names their place; no checksum of the files is known.
 CELEBA = "celeba"
 
 

@@ -48,7 +48,7 @@ def find_weights(path: Path | str | None = None) -> Path:
         path: the file; by default what ``EFVAE_INCEPTION`` names, else where pytorch-fid downloads it to.
 
     Raises:
-        WeightsError: it is not there, cannot be read, or its sha256 is not :data:`SHA256`.
+        WeightsError: it is not there, cannot be read, or its sha256 is not ``SHA256``.
 
     Paper: tab-1
     """

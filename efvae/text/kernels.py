@@ -215,7 +215,7 @@ _operator(operator.truediv, "fdiv")
 # Jobs: what threads share without Python, whose lock they would wait for longer than short loops take. They are whole
 # numbers, see :func:`job`.
 
-#: Places of a job, which are the next of its range, the end, how many are taken at a time, threads so far, whether it went wrong.
+#: Places of a job. The next of its range, the end, how many are taken at a time, threads so far, whether it went wrong.
 NEXT, END, STEP, MEMBERS, FAULT = range(5)
 #: Where the arrays begin, and how many numbers each has (its address, its kind and three lengths).
 HEAD, EACH = 5, 5
