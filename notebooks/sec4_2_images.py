@@ -30,7 +30,7 @@ device: str = "cpu"  # in {cpu, cuda, auto}: where to train the images; auto: CU
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 checkpoint_dir: str = ""  # folder to resume the images from, relative to the project; empty: a temporary one
 
-# %% tags=["hide-input", "check"]
+# %% tags=["hide-input"]
 import itertools
 import math
 import statistics
@@ -57,6 +57,7 @@ from efvae.metrics.inception import find_weights
 from efvae.plots import images as picture_plots
 from efvae.plots import spiral as plots
 
+# %% tags=["hide-input", "check"]
 config = spiral.Config(
     seed=seed, noise=noise, conditional_steps=conditional_steps, encoder_steps=encoder_steps, joint_steps=joint_steps
 )

@@ -27,7 +27,7 @@ device: str = "cpu"  # in {cpu, cuda, auto}: where to train; auto: CUDA if it is
 results_dir: str = ""  # folder to store this run's records in, relative to the project; empty: nowhere
 checkpoint_dir: str = ""  # folder for checkpoints, relative to the project; empty: none
 
-# %% tags=["hide-input", "check"]
+# %% tags=["hide-input"]
 import dataclasses
 import itertools
 import math
@@ -47,6 +47,7 @@ from efvae.text.neighbours import neighbours_text
 from efvae.text.retrieval import bag_of_words_metrics, code_logits, retrieval_metrics
 from efvae.word_counts import base_measure_floor, cross_entropy, log_base_measure
 
+# %% tags=["hide-input", "check"]
 real = corpus == "20news"
 configs = [
     text.Config(

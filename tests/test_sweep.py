@@ -489,7 +489,16 @@ def test_a_worker_ends_with_its_driver(tmp_path):
 
 def test_a_device_is_handed_on_or_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    text = ("sec4_3_text", "--grid", "bits=8", "--results", tmp_path / "results", "--work", tmp_path / "work")
+    text = (
+        "sec4_3_text",
+        "--grid",
+        "corpus=curved",
+        "bits=8",
+        "--results",
+        tmp_path / "results",
+        "--work",
+        tmp_path / "work",
+    )
     assert efvae_("sweep", *text, "--device", "cuda") == 2
     assert "--device cuda is not there" in capsys.readouterr().err
     assert efvae_("sweep", "sec4_1_artificial", "--device", "auto", "--dry-run") == 2

@@ -155,12 +155,43 @@ def test_shapes_that_do_not_fit_are_named():
             bit_costs.code_costs(*given, batch)
     with pytest.raises(ValueError, match="expected a row for each of 4 documents, got 5"):
         batch.transposed(torch.zeros(5, 2))
-    with pytest.raises(IndexError, match="outside the vocabulary"):
-        batch.entries(torch.zeros(3, 2))
-    batch = dataclasses.replace(batch, words=batch.words + 5)
-    for work in (lambda: bit_costs.code_costs(*good, batch), lambda: batch.transposed(torch.zeros(4, 2))):
+    for words in (batch.words + 5, batch.words.long() + 2**32):
+        other = dataclasses.replace(batch, words=words)
+        for work in (other.entries, lambda table, other=other: bit_costs.code_costs(good[0], table, good[2], other)):
+            with pytest.raises((IndexError, RuntimeError)):
+                work(torch.zeros(30, 10))
         with pytest.raises(IndexError, match="outside the vocabulary"):
-            work()
+            other.transposed(torch.zeros(4, 2))
+    n = len(batch.words)
+    for offsets in ([0, 5, 3, n], [1, 2, 3, 4], [0, 1, 2, n + 1], [0, -1, 2, 3]):
+        with pytest.raises(ValueError, match="do not begin one after the other"):
+            dataclasses.replace(batch, offsets=torch.tensor(offsets)).transposed(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="other numbers of words and of counts"):
+        dataclasses.replace(batch, counts=batch.counts[1:]).transposed(torch.zeros(4, 2))
+
+
+def test_a_loop_that_was_left_early_is_noticed():
+    loops = compiled.kernels()
+    work = loops.job(3, 1, [])
+    loops.check(work)
+    work[loops.BEGUN] += 1
+    with pytest.raises(RuntimeError, match="left early"):
+        loops.check(work)
+    with pytest.raises(TypeError, match="at most"):
+        loops.job(3, 1, compiled.arrays(torch.zeros(1)) * (loops.MOST_ARRAYS + 1))
+
+
+def test_the_default_dtype_does_not_matter():
+    torch.manual_seed(0)
+    batch = next(Documents(documents(4, 30)).batches(4))
+    z, table, bias = (torch.rand(1, 4, 10) > 0.5).float(), torch.randn(30, 10), torch.randn(30)
+    wanted = bit_costs.code_costs(z, table, bias, batch)
+    bit_costs._groups.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(bit_costs.code_costs(z, table, bias, batch), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_frozen_parameters_and_other_memory_get_their_gradients():
@@ -264,15 +295,11 @@ def test_a_loop_covers_its_range_once_and_its_errors_are_raised(threads, team, s
         # what a loop adds up is there once
         compiled.spread(loops.add_words, n, *entries, *compiled.arrays(values, counts, shared, result), step=step)
         assert (result == 1).all()
-    arguments = [words, counts, torch.arange(0, n_words, 32, dtype=torch.int32), torch.ones(n_words, 2), shared, result]
-    for place, bad, error in (
-        (0, words.flip(0) + 40, IndexError),
-        (0, words.long(), TypeError),
-        (4, result, TypeError),
-    ):
+    arguments = [*entries, *compiled.arrays(values, counts, shared, result)]
+    for place, bad in ((1, arguments[1].astype("int64")), (4, arguments[5]), (7, arguments[4][0])):
         given = [bad if i == place else each for i, each in enumerate(arguments)]
-        with pytest.raises(error):
-            compiled.spread(loops.read, n, *compiled.arrays(*given), step=step)
+        with pytest.raises(TypeError, match="not of the kind"):
+            compiled.spread(loops.add_words, n, *given, step=step)
     with pytest.raises(TypeError, match="contiguous"):
         compiled.spread(loops.row_sums, 2, torch.ones(4, 2).t().numpy(), *compiled.arrays(shared, shared), step=step)
 

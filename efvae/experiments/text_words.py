@@ -5,6 +5,7 @@ Run it with ``python -m efvae.experiments.text_words``.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from dataclasses import dataclass
@@ -76,9 +77,14 @@ def check(config: Config) -> None:
 
     Own: own-retrieval
     """
-    n_documents = load_newsgroups(config.words).train.n_documents
+    n_documents = _n_documents(config.words)
     if config.k > n_documents:
         raise ValueError(f"k must be at most {n_documents}, the training documents; got {config.k}")
+
+
+@functools.cache
+def _n_documents(words: int) -> int:
+    return load_newsgroups(words).train.n_documents
 
 
 def data_sha256(config: Config) -> str:

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import efvae.experiments
+from efvae.data.cache import DataError
 from efvae.parameters import UsageError, one_line, read_texts
 from efvae.records import config_dict, config_hash
 from efvae.records.command import config_kinds, read_value
@@ -86,6 +87,8 @@ class Experiment:
         try:
             if hasattr(self.module, "check"):
                 self.module.check(cell.config)
+        except DataError:  # of no cell
+            raise
         except ValueError as error:
             raise UsageError(f"cell {shown(cell.label)}: {one_line(error)}") from None
 

@@ -59,8 +59,6 @@ class Batch:
 
         Own: own-fused-multinomial
         """
-        if self._compiled(table):
-            return self._read(table, self.shared(table))
         return self.entries(table) + self.shared(table)
 
     def entries(self, table: Tensor) -> Tensor:
@@ -68,8 +66,6 @@ class Batch:
 
         Own: own-fused-multinomial
         """
-        if self._compiled(table):
-            return self._read(table, table.new_zeros(table.shape[1]))
         result: Tensor = torch.nn.functional.embedding_bag(
             self.words, table, self.offsets, mode="sum", per_sample_weights=self.counts
         )
@@ -178,23 +174,16 @@ class Batch:
     def _compiled(self, values: Tensor) -> bool:
         return values.dtype == self.smoothing.dtype == torch.float32 and compiled.available(values.device)
 
-    def _read(self, table: Tensor, shared: Tensor) -> Tensor:
-        result = table.new_empty(len(self), table.shape[1])
-        spread(compiled.kernels().read, len(self), *self._entries, *arrays(table, shared, result), least=64)
-        return result
-
-    @property
-    def _entries(self) -> list[Any]:
-        """Words, counts and offsets as compiled loops read them."""
-        return arrays(self.words.int(), self.counts.float(), self.offsets.int())
-
     @cached_property
     def by_tile(self) -> tuple[Any, Any, Any, Any]:
         """The entries sorted by tiles of words, for compiled loops, see :func:`efvae.text.kernels.by_tile`.
 
         Own: own-tabulated-products
         """
-        found: tuple[Any, Any, Any, Any] = compiled.kernels().by_tile(*self._entries, len(self.smoothing))
+        if self.words.dtype != torch.int32 and bool((self.words != self.words.int()).any()):
+            raise IndexError("a word is outside the vocabulary")
+        documents = arrays(self.words.int(), self.counts.float(), self.offsets.int())
+        found: tuple[Any, Any, Any, Any] = compiled.kernels().by_tile(*documents, len(self.smoothing))
         return found
 
     @cached_property

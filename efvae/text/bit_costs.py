@@ -98,9 +98,9 @@ def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
 def _groups(bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sizes of the groups, what each bit adds to the row of its group, and the first row of each."""
     sizes = torch.tensor(compiled.kernels().group_sizes(bits))
-    value = torch.zeros(bits, len(sizes))
+    value = torch.zeros(bits, len(sizes), dtype=torch.float32)
     for group, some in enumerate(torch.arange(bits).split(sizes.tolist())):
-        value[some, group] = 2.0 ** torch.arange(len(some))
+        value[some, group] = 2.0 ** torch.arange(len(some), dtype=torch.float32)
     rows = 2**sizes
     return sizes, value, (rows.cumsum(0) - rows).int()
 

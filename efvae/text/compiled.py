@@ -21,9 +21,10 @@ def _module() -> Any:
     if os.environ.get("EFVAE_COMPILED") == "0":
         return None
     try:
-        return importlib.import_module("efvae.text.kernels")
+        module = importlib.import_module("efvae.text.kernels")
     except (ImportError, OSError, SystemError):  # not installed, or not for this machine
         return None
+    return None if module.numba.config.DISABLE_JIT else module
 
 
 def available(device: torch.device) -> bool:
@@ -62,24 +63,21 @@ def spread(loop: Any, n: int, *arguments: Any, memory: int = 0, least: int = 1, 
         step: length of a piece; by default as many pieces as threads.
 
     Raises:
-        IndexError: a word is outside the vocabulary.
         TypeError: an array is not of the kind that the loop reads.
 
     Own: own-tabulated-products
     """
     n_threads = torch.get_num_threads()
     n_pieces = max(1, min(n_threads, n // least))
-    if n_pieces == 1:
-        n_threads = 1  # else all: a smaller team would end the other threads
     if memory:
         # torch aligns memory with the lines of caches, which loops over tiles are faster by
         own = torch.empty(n_threads, memory, kernels().WORDS, dtype=torch.float32, device="cpu").numpy()
         arguments = own, *arguments
     work, function = kernels().job(n, step or -(-n // n_pieces), arguments), loop()
-    if n_threads == 1:
+    if n_pieces == 1:
         function.ctypes(work.ctypes.data)
     else:
-        _team()(function, work, n_threads)
+        _team()(function, work, n_pieces)
     kernels().check(work)
 
 
@@ -96,9 +94,10 @@ def _team() -> Team:
         return _other_threads
     parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
 
-    # a thread of torch's that has nothing to do keeps its core busy for a while, so that others would wait for it
-    def torch_threads(function: Any, work: Any, n_threads: int) -> None:
-        parallel(function.address, work.ctypes.data, n_threads, 0)
+    # A thread of torch's that has nothing to do keeps its core busy for a while, so that others would wait for it. All
+    # of them, since a smaller team would end the rest.
+    def torch_threads(function: Any, work: Any, _: int) -> None:
+        parallel(function.address, work.ctypes.data, torch.get_num_threads(), 0)
 
     return torch_threads
 

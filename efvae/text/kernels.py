@@ -40,7 +40,6 @@ __all__ = [
     "gradient",
     "group_sizes",
     "job",
-    "read",
     "row_sums",
     "sort_places",
     "totals",
@@ -50,7 +49,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Words in a tile, whose numbers are one value in the loops.
 WORDS = 32
-#: Codes at a time in the gradient. With 64 bits tables, products and sums of a tile take less than 200 kilobytes, which
+#: Codes at a time in the gradient. With 64 bits tables, products and sums of a tile take about 200 kilobytes, which
 #: fit second caches.
 ROWS = 512
 #: Parts of the sum over all words.
@@ -102,14 +101,9 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, _VECTOR)
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any, column: Any = None) -> Any:
-    """Where numbers of a row begin; without a column the rows are vectors."""
-    table = context.make_array(kind)(context, builder, array)
-    if column is None:
-        place = builder.mul(row, ir.Constant(row.type, WORDS))
-    else:
-        place = builder.add(builder.mul(row, builder.extract_value(table.shape, 1)), column)
-    return builder.bitcast(builder.gep(table.data, [place]), _VECTOR.as_pointer())
+def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [builder.mul(row, ir.Constant(row.type, WORDS))]), _VECTOR.as_pointer())
 
 
 def _check(array: Any) -> None:
@@ -119,44 +113,29 @@ def _check(array: Any) -> None:
         raise TypingError(f"vectors: expected a contiguous table of float32, got {array}")
 
 
-def _loaded(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    found = builder.load(_address(context, builder, signature.args[0], *arguments))
-    found.align = 4
-    return found
-
-
-def _stored(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    *where, vector = arguments
-    builder.store(vector, _address(context, builder, signature.args[0], *where)).align = 4
-    return context.get_dummy_value()
-
-
 @intrinsic
 def _load(typing: Any, array: Any, row: Any) -> Any:
     """A row of an array of shape (rows, WORDS); no bounds are checked."""
     _check(array)
-    return _vector(array, types.intp), _loaded
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found = builder.load(_address(context, builder, signature.args[0], *arguments))
+        found.align = 4
+        return found
+
+    return _vector(array, types.intp), generate
 
 
 @intrinsic
 def _store(typing: Any, array: Any, row: Any, vector: Any) -> Any:
     """Set a row of an array of shape (rows, WORDS); no bounds are checked."""
     _check(array)
-    return types.void(array, types.intp, _vector), _stored
 
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _address(context, builder, signature.args[0], *arguments[:2])).align = 4
+        return context.get_dummy_value()
 
-@intrinsic
-def _load_part(typing: Any, array: Any, row: Any, column: Any) -> Any:
-    """WORDS numbers of a row from a column on; no bounds are checked."""
-    _check(array)
-    return _vector(array, types.intp, types.intp), _loaded
-
-
-@intrinsic
-def _store_part(typing: Any, array: Any, row: Any, column: Any, vector: Any) -> Any:
-    """Set WORDS numbers of a row from a column on; no bounds are checked."""
-    _check(array)
-    return types.void(array, types.intp, types.intp, _vector), _stored
+    return types.void(array, types.intp, _vector), generate
 
 
 @intrinsic
@@ -215,12 +194,13 @@ _operator(operator.truediv, "fdiv")
 # Jobs: what threads share without Python, whose lock they would wait for longer than short loops take. They are whole
 # numbers, see :func:`job`.
 
-#: Places of a job. The next of its range, the end, how many are taken at a time, threads so far, whether it went wrong.
-NEXT, END, STEP, MEMBERS, FAULT = range(5)
-#: Where the arrays begin, and how many numbers each has (its address, its kind and three lengths).
-HEAD, EACH = 5, 5
-#: Faults. An array is not of the kind that a loop reads; a number of a word is outside the vocabulary.
-WRONG_KIND, WRONG_WORD = 1, 2
+#: Places of a job. The next of its range, the end, how many are taken at a time, threads that began and that ended,
+#: whether it went wrong.
+NEXT, END, STEP, BEGUN, ENDED, FAULT = range(6)
+#: Where the arrays begin, how many numbers each has (its address, its kind and three lengths), and the most arrays.
+HEAD, EACH, MOST_ARRAYS = 6, 5, 20
+#: A fault: an array is not of the kind that a loop reads.
+WRONG_KIND = 1
 
 
 def _kind(dtype: Any, n_axes: int) -> int:
@@ -238,13 +218,15 @@ def job(n: int, step: int, arguments: Sequence[Any]) -> Any:
         arguments: its arrays, contiguous ones; they have to be kept as long as the loop runs.
 
     Raises:
-        TypeError: an array is not contiguous.
+        TypeError: an array is not contiguous, or there are too many.
 
     Own: own-tabulated-products
     """
-    numbers = [0, n, max(1, step), 0, 0]
+    if len(arguments) > MOST_ARRAYS:
+        raise TypeError(f"job: expected at most {MOST_ARRAYS} arrays, got {len(arguments)}")
+    numbers = [0, n, max(1, step), 0, 0, 0]
     for array in arguments:
-        if not array.flags.c_contiguous:
+        if not (array.flags.c_contiguous and array.dtype.isnative):
             raise TypeError("job: expected contiguous arrays")
         lengths = *array.shape, 0, 0
         numbers += array.ctypes.data, _kind(array.dtype, array.ndim), *lengths[:3]
@@ -258,14 +240,14 @@ def check(work: Any) -> None:
         work: see :func:`job`.
 
     Raises:
-        IndexError: a word is outside the vocabulary.
         TypeError: an array is not of the kind that the loop reads.
+        RuntimeError: a thread did not come to its end.
 
     Own: own-tabulated-products
     """
-    if work[FAULT] == WRONG_WORD:
-        raise IndexError("a word is outside the vocabulary")
-    if work[FAULT] == WRONG_KIND:
+    if work[BEGUN] != work[ENDED]:
+        raise RuntimeError("a compiled loop was left early: its message is above")
+    if work[FAULT]:
         raise TypeError("an array is not of the kind that the loop reads")
 
 
@@ -290,14 +272,15 @@ def _take(typing: Any, job: Any, place: Any, number: Any) -> Any:
 
 @numba.njit
 def _begin(data):
-    """The job at an address."""
-    return numba.carray(data, (HEAD,), np.int64)
+    """The job at an address, and the number of this thread among those that do it."""
+    job = numba.carray(data, (HEAD + EACH * MOST_ARRAYS,), np.int64)
+    return job, _take(job, BEGUN, 1)
 
 
 @numba.njit
-def _member(job):
-    """Number of this thread among those of the job."""
-    return _take(job, MEMBERS, 1)
+def _end(job):
+    """Say that a thread came to its end: what is raised in a loop that C calls is not heard."""
+    _take(job, ENDED, 1)
 
 
 @numba.njit
@@ -404,7 +387,7 @@ def row_sums(data):
         weight: V, shape (K, m).
         half, size: written, shape (K,).
     """
-    job = _begin(data)
+    job, _ = _begin(data)
     weight, half, size = _float_2(job, 0), _float_1(job, 1), _float_1(job, 2)
     first, last = _claim(job)
     while first < last:
@@ -412,6 +395,7 @@ def row_sums(data):
             plain, absolute, largest = _row_sums(weight[k])
             half[k], size[k] = plain / np.float32(2), absolute if largest < 86 else np.float32(np.inf)
         first, last = _claim(job)
+    _end(job)
 
 
 @_compiled()
@@ -488,11 +472,11 @@ def totals(data):
         codes: the rows of its tables that each code takes, shape (codes, groups).
         result: added to, shape (PARTS, codes).
     """
-    job = _begin(data)
+    job, member = _begin(data)
     work, root, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_1(job, 2), _long_1(job, 3)
     codes, result = _int_2(job, 4), _float_2(job, 5)
     first, last = _claim(job)
-    mine, n_tiles, n_tables = work[_member(job)], -(-len(base) // WORDS), work.shape[1] - root.shape[1] - 1
+    mine, n_tiles, n_tables = work[member], -(-len(base) // WORDS), work.shape[1] - root.shape[1] - 1
     tables, columns, rest = mine[:n_tables], mine[n_tables:-1], mine[-1:]
     while first < last:
         for part in range(first, last):
@@ -502,6 +486,7 @@ def totals(data):
                 for r in range(len(codes)):
                     result[part, r] += _total(_product(tables, codes[r]) * here)
         first, last = _claim(job)
+    _end(job)
 
 
 @_job
@@ -524,7 +509,7 @@ def gradient(data):
         shared, shared_sum: values and sums summed over the documents, shapes (m,) and (1,).
         result, result_bias: written, shapes (K, m) and (K,).
     """
-    job = _begin(data)
+    job, member = _begin(data)
     work, root, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_1(job, 2), _long_1(job, 3)
     codes, order, starts, share = _int_2(job, 4), _int_2(job, 5), _int_2(job, 6), _float_1(job, 7)
     tiles, documents, words = _long_1(job, 8), _int_1(job, 9), _int_1(job, 10)
@@ -532,7 +517,7 @@ def gradient(data):
     smoothing, shared, shared_sum = _float_1(job, 14), _float_1(job, 15), _float_1(job, 16)
     result, result_bias = _float_2(job, 17), _float_1(job, 18)
     first, last = _claim(job)
-    mine, n_tables, bits = work[_member(job)], starts.shape[1] - 2, root.shape[1]
+    mine, n_tables, bits = work[member], starts.shape[1] - 2, root.shape[1]
     tables, table_sums, others = mine[:n_tables], mine[n_tables : 2 * n_tables], mine[2 * n_tables :]
     columns, rest, products = others[:bits], others[bits : bits + 1], others[bits + 1 :]
     while first < last:
@@ -553,9 +538,12 @@ def gradient(data):
                 for j in range(bits):
                     result[k0 + k, j] = columns[j, k] - f * shared[j]
             for e in range(tiles[tile], tiles[tile + 1]):
-                result_bias[words[e]] -= counts[e] * sums[documents[e]]
-                _add_row(result, words[e], -counts[e], values, documents[e])
+                word, d, count = words[e], documents[e], counts[e]
+                result_bias[word] -= count * sums[d]
+                for j in range(bits):
+                    result[word, j] -= count * values[d, j]
         first, last = _claim(job)
+    _end(job)
 
 
 @_job
@@ -568,7 +556,7 @@ def sort_places(data):
         starts: zeros; written, where those of each row begin, where the last ones end, and a number more, shape
             (blocks, Σ_g 2^size + 2).
     """
-    job = _begin(data)
+    job, _ = _begin(data)
     codes, order, starts = _int_2(job, 0), _int_2(job, 1), _int_2(job, 2)
     first, last = _claim(job)
     while first < last:
@@ -584,6 +572,7 @@ def sort_places(data):
                     order[block, starts[block, code + 1]] = r - start
                     starts[block, code + 1] += 1  # where the next row begins, in the end
         first, last = _claim(job)
+    _end(job)
 
 
 @_compiled()
@@ -593,7 +582,16 @@ def by_tile(words, counts, offsets, n_words):
     Args:
         words, counts, offsets: see :class:`~efvae.text.batches.Batch`.
         n_words: K.
+
+    Raises:
+        IndexError: a word is outside the vocabulary.
+        ValueError: numbers or beginnings do not fit together.
     """
+    if len(counts) != len(words):
+        raise ValueError("documents have other numbers of words and of counts")
+    for d in range(len(offsets)):
+        if offsets[d] < (offsets[d - 1] if d else 0) or offsets[d] > (len(words) if d else 0):
+            raise ValueError("documents do not begin one after the other")
     tiles = np.zeros((n_words + WORDS - 1) // WORDS + 1, np.int64)
     for word in words:
         if word < 0 or word >= n_words:
@@ -612,61 +610,6 @@ def by_tile(words, counts, offsets, n_words):
     return tiles, documents, sorted_words, sorted_counts
 
 
-@_compiled()
-def _sum_rows(words, counts, table, result, d):
-    """Add the rows of some words to a row, in a fixed order."""
-    width = table.shape[1]
-    whole = width // WORDS * WORDS
-    for column in range(0, whole, WORDS):
-        found = _load_part(result, d, column)
-        for e in range(len(words)):
-            found = found + _fill(counts[e]) * _load_part(table, words[e], column)
-        _store_part(result, d, column, found)
-    for e in range(len(words)):
-        for j in range(whole, width):
-            result[d, j] += counts[e] * table[words[e], j]
-
-
-@_job
-def read(data):
-    """Rows of a table summed with the words' counts, and one more row; a range of documents.
-
-    Args:
-        words, counts, offsets: see :class:`~efvae.text.batches.Batch`.
-        table: shape (K, width).
-        shared: the row that all get, shape (width,).
-        result: written, shape (documents, width).
-    """
-    job = _begin(data)
-    words, counts, offsets = _int_1(job, 0), _float_1(job, 1), _int_1(job, 2)
-    table, shared, result = _float_2(job, 3), _float_1(job, 4), _float_2(job, 5)
-    first, last = _claim(job)
-    while first < last:
-        for d in range(first, last):
-            begin, end = offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words)
-            result[d] = shared
-            theirs = words[begin:end]
-            for word in theirs:
-                if word < 0 or word >= len(table):
-                    job[FAULT] = WRONG_WORD
-            if job[FAULT]:
-                return
-            _sum_rows(theirs, counts[begin:end], table, result, d)
-        first, last = _claim(job)
-
-
-@_compiled()
-def _add_row(result, k, count, values, d):
-    """Add a multiple of a row to a row."""
-    width = values.shape[1]
-    whole = width // WORDS * WORDS
-    for column in range(0, whole, WORDS):
-        found = _load_part(result, k, column) + _fill(count) * _load_part(values, d, column)
-        _store_part(result, k, column, found)
-    for j in range(whole, width):
-        result[k, j] += count * values[d, j]
-
-
 @_job
 def add_words(data):
     """xᵀ V; a range of tiles of words.
@@ -678,7 +621,7 @@ def add_words(data):
         shared: the sum of V over the documents, shape (width,).
         result: written, shape (K, width).
     """
-    job = _begin(data)
+    job, _ = _begin(data)
     tiles, documents, words, counts = _long_1(job, 0), _int_1(job, 1), _int_1(job, 2), _float_1(job, 3)
     values, smoothing, shared, result = _float_2(job, 4), _float_1(job, 5), _float_1(job, 6), _float_2(job, 7)
     first, last = _claim(job)
@@ -687,5 +630,8 @@ def add_words(data):
             for j in range(len(shared)):
                 result[k, j] = smoothing[k] * shared[j]
         for e in range(tiles[first], tiles[last]):
-            _add_row(result, words[e], counts[e], values, documents[e])
+            word, d, count = words[e], documents[e], counts[e]
+            for j in range(len(shared)):
+                result[word, j] += count * values[d, j]
         first, last = _claim(job)
+    _end(job)
