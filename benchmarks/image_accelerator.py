@@ -1,8 +1,10 @@
-"""What Table 1 must cost on an accelerator: the operations of its convolutions over stated rates, beside what it took.
+"""What Table 1 must cost on an accelerator: the operations of its convolutions over assumed rates, beside what it took.
 
 The floor is of arithmetic alone: steps in bfloat16, and the images of the distances at the end in float32. Passes over
 the activations are not in it, which in networks of this size take longer than the products, nor looks along the
-training. Measured are the seconds in the stored records, which have all of that.
+training. The rates are assumed, no record has them: below the peaks that the maker states of an H200, 989 and 67.
+Measured are the seconds in the stored records, which have all of that; so images a second of training are at least
+those printed.
 
 ``python -m benchmarks.image_accelerator [--bf16 790] [--float32 50]``
 """
@@ -78,15 +80,19 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
     parser.add_argument("--bf16", type=float, default=790.0, help="products in bfloat16, 10^12 operations a second")
     parser.add_argument("--float32", type=float, default=50.0, help="in float32, likewise")
     options = parser.parse_args([] if arguments is None else arguments)
-    print(f"floors are computed: at {options.bf16:g} (bfloat16) and {options.float32:g} (float32) TFLOP/s")
+    print(
+        f"floors are computed, not measured: at assumed {options.bf16:g} (bfloat16) and {options.float32:g} (float32) "
+        "TFLOP/s; seconds are measured, images a second are those of the training steps over all seconds"
+    )
     found = [r for r in records.load(STEM, root, **WIDE) if DEVICE in str(r.provenance.get("device"))]
     total = least = 0.0
     for record in found:
         training, distances = floor(record, 1e12 * options.bf16, 1e12 * options.float32)
-        seconds = record.provenance["seconds"]
+        seconds, images = record.provenance["seconds"], steps(record) * record.config["batch_size"]
         total, least = total + seconds, least + training + distances
         print(
-            f"{record.config['stage']}, seed {record.config['seed']}: {steps(record)} steps, {seconds:.0f} s; "
+            f"{record.config['stage']}, seed {record.config['seed']}: {steps(record)} steps, {seconds:.0f} s, "
+            f"{images / seconds:.0f} images a second; "
             f"at least {training:.1f} s in steps, {distances:.1f} s in distances: "
             f"{seconds / (training + distances):.0f} times that"
         )

@@ -70,6 +70,11 @@ def test_the_floor_stands_beside_what_was_measured(capsys, tmp_path):
     assert len(told) == len(stored) + 2
     assert {record.config["stage"] for record in stored} == {"gan", "encoder", "joint_fixed", "joint_learned"}
     assert told[-1].endswith(", 7 times the floor")  # as the page says
+    assert "not measured: at assumed 790 (bfloat16) and 50 (float32) TFLOP/s" in told[0]
+    (gan,) = (record for record in stored if record.config["stage"] == "gan")
+    (line,) = (line for line in told if line.startswith("gan"))
+    rate = gan.config["gan_steps"] * gan.config["batch_size"] / gan.provenance["seconds"]
+    assert f" s, {rate:.0f} images a second; at least " in line
     image_accelerator.main(["--bf16", "7.9", "--float32", "0.5"])
     slower = capsys.readouterr().out.splitlines()
     assert float(slower[1].split("at least ")[1].split()[0]) == pytest.approx(
