@@ -31,7 +31,7 @@ from efvae.experiments.image_config import Config, fingerprint, load_images, nee
 from efvae.experiments.image_features import classified
 from efvae.experiments.image_pictures import drawn, picture_path, read_picture, reconstructions, write_picture
 from efvae.experiments.image_stages import train_encoder, train_joint
-from efvae.experiments.image_store import Store, placed
+from efvae.experiments.image_store import MEASURING, Store, measuring, placed
 from efvae.experiments.image_truth import Truth, chosen_look
 from efvae.image_vae import ImageVAE, best_sigma
 from efvae.sweep import cells_of, experiment, plan
@@ -113,7 +113,7 @@ def test_conditional_likelihood_brings_the_encoder_to_its_latents(learned):
 
 def test_how_affine_the_decoder_is_is_told_of_the_prior_and_of_the_encoders_codes(learned):
     truth, vae, metrics = learned.truth, learned.vaes["joint_learned"], learned.records["joint_learned"].metrics
-    prior = truth.latents(512, torch.Generator().manual_seed(4))
+    prior = truth.latents(512, measuring(4))
     codes = measures.support_of_encoder(vae, truth, 512, 7)
     assert metrics["affine_share_prior"] == measures.affine_share(vae.decoder, prior)
     assert metrics["affine_share_support"] == measures.affine_share(vae.decoder, codes)
@@ -482,6 +482,28 @@ def test_the_seed_of_a_joint_training_is_that_of_its_batches(few):
     first = trained(0)
     assert torch.equal(first, trained(0))
     assert not torch.allclose(first, trained(1), atol=1e-3)
+
+
+def test_no_measurement_draws_what_a_training_drew(monkeypatch):
+    """With the largest seeds that this is said of: all seeds of a run, and which of them are of measurements."""
+    told, last = [], 2**30 - 1
+
+    class Spy(torch.Generator):
+        def manual_seed(self, seed):
+            told.append(seed)
+            return super().manual_seed(seed)
+
+    monkeypatch.setattr(image_truth, "LEAST_VARIETY", 0.0)
+    monkeypatch.setattr(torch, "Generator", Spy)
+    images.solve(dataclasses.replace(FEW, truth_seed=last, seed=last))
+    measured = {seed - MEASURING for seed in told if seed >= MEASURING}
+    assert measured == {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 20, 21, 22, 60, 70}
+    others = {seed for seed in told if seed < MEASURING}
+    data_and_classifier = {0}
+    assert others == data_and_classifier | {last, 2 * last, 2 * last + 1, 2**30 + last, 2**31 + last}
+    assert max(told) < 2**32
+    wrapped = [torch.rand(4, generator=torch.Generator().manual_seed(seed)) for seed in (5, 2**32 + 5)]
+    assert torch.equal(*wrapped)
 
 
 def test_learning_rates_fall_along_half_a_cosine(few, monkeypatch):

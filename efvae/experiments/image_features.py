@@ -16,7 +16,7 @@ from efvae import devices
 from efvae.data.cache import DataError
 from efvae.data.images import Images, scaled
 from efvae.experiments.image_config import Config, fingerprint
-from efvae.experiments.image_store import Store, device, images_in_batches, placed
+from efvae.experiments.image_store import Store, device, images_in_batches, measuring, placed
 from efvae.experiments.image_truth import Truth
 from efvae.metrics import inception
 from efvae.train import TrainConfig, fit
@@ -130,8 +130,7 @@ def classified(network: Classifier, images: Images, truth: Truth, n: int = 4096)
     """
     with torch.no_grad():
         found = torch.cat([network(x).argmax(1) for x in images_in_batches(images.test)])
-        source = torch.Generator(device()).manual_seed(8)
-        drawn = torch.cat([network(x.clamp(-1, 1)).argmax(1) for x in truth.batches(n, source)])
+        drawn = torch.cat([network(x.clamp(-1, 1)).argmax(1) for x in truth.batches(n, measuring(8))])
     counts = drawn.bincount(minlength=len(images.classes))
     return {
         "classifier_accuracy": float((found.cpu() == images.test_label).double().mean()),

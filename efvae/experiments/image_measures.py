@@ -1,7 +1,7 @@
 """What is measured on a VAE that started from the truth: ELBO, distance, active latents, how linear the decoder is.
 
-Samples are fresh, from seeds of their own, but for one: a joint training of seed s draws from the generator of seed
-2 s + 1, which for s = 2 is that of the final ELBO, so that the first batch's codes, 64 of 4096, are in both.
+Samples are fresh: their seeds are streams of :func:`efvae.experiments.image_store.measuring`, which no training with
+seeds below 2**30 draws from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efvae.experiments.image_store import device
+from efvae.experiments.image_store import device, measuring
 from efvae.experiments.image_truth import Truth
 from efvae.image_vae import ImageVAE
 from efvae.metrics.frechet import Moments, distance, moments
@@ -35,10 +35,6 @@ RESAMPLES = 3
 _BATCH = 256
 
 
-def _source(seed: int) -> torch.Generator:
-    return torch.Generator(device()).manual_seed(seed)
-
-
 def elbo_on_fresh_samples(vae: ImageVAE, truth: Truth, n: int, seed: int) -> dict[str, float]:
     """ELBO under p* with its standard error, and its parts; one draw of z for each of n fresh samples.
 
@@ -54,7 +50,7 @@ def elbo_on_fresh_samples(vae: ImageVAE, truth: Truth, n: int, seed: int) -> dic
 
     Paper: tab-1, eq-1a
     """
-    source = _source(seed)
+    source = measuring(seed)
     elbos, kls = [], []
     with torch.no_grad():
         for x in truth.batches(n, source, _BATCH):
@@ -76,7 +72,7 @@ def conditional_log_likelihood(vae: ImageVAE, truth: Truth, n: int, seed: int) -
 
     Paper: sec-4-2
     """
-    source, total = _source(seed), 0.0
+    source, total = measuring(seed), 0.0
     with torch.no_grad():
         for start in range(0, n, _BATCH):
             z = truth.latents(min(_BATCH, n - start), source)
@@ -101,7 +97,7 @@ def latents_in_use(vae: ImageVAE, truth: Truth, n: int, seed: int) -> dict[str, 
     """
     means = Moments.empty(vae.latent, device())
     with torch.no_grad():
-        for x in truth.batches(n, _source(seed), _BATCH):
+        for x in truth.batches(n, measuring(seed), _BATCH):
             means.add(vae.posterior(x).mean)
     variance = means.covariance.diagonal()
     return {"active_latents": float((variance > ACTIVE).sum()), "posterior_mean_variance": float(variance.mean())}
@@ -112,7 +108,7 @@ def support_of_encoder(vae: ImageVAE, truth: Truth, n: int, seed: int) -> Tensor
 
     Own: own-affine-share
     """
-    source = _source(seed)
+    source = measuring(seed)
 
     def draw(x: Tensor) -> Tensor:
         return vae.posterior(x).draw(torch.randn(len(x), vae.latent, generator=source, device=x.device))
@@ -175,12 +171,12 @@ class Comparison:
     def with_truth(cls, truth: Truth, features: Callable[[Tensor], Tensor], n: int) -> Comparison:
         """With reference samples of its own."""
         bare = Truth(truth.decoder, truth.latent, 0.0)
-        return cls(truth, features, moments(truth.batches(n, _source(11)), features),
-                   moments(bare.batches(n, _source(12)), features), n)  # fmt: skip
+        return cls(truth, features, moments(truth.batches(n, measuring(11)), features),
+                   moments(bare.batches(n, measuring(12)), features), n)  # fmt: skip
 
     def samples(self, vae: ImageVAE, seed: int, n: int, *, noise: bool = True) -> Iterator[Tensor]:
         """Draws x ~ p_θ(x), or the means d(z) of the decoder."""
-        return Truth(vae.decoder, vae.latent, vae.sigma if noise else 0.0).batches(n, _source(seed), _BATCH)
+        return Truth(vae.decoder, vae.latent, vae.sigma if noise else 0.0).batches(n, measuring(seed), _BATCH)
 
     def quick(self, vae: ImageVAE, n: int) -> float:
         """One distance from n images, for a curve."""
@@ -202,7 +198,7 @@ class Comparison:
             "frechet": statistics.fmean(ours),
             "frechet_spread": statistics.stdev(ours),
             "frechet_without_noise": bare,
-            "frechet_of_noise": distance(moments(noisy.batches(self.n, _source(70), _BATCH), self.features),
+            "frechet_of_noise": distance(moments(noisy.batches(self.n, measuring(70), _BATCH), self.features),
                                          self.reference),
         }  # fmt: skip
 

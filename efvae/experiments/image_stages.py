@@ -139,6 +139,6 @@ def train_joint(
     curve = fit(vae, loss, lambda generator: truth.latents(config.batch_size, generator), settings,
                 evaluate=evaluation, checkpoint=checkpoint, device=device(), graph=True)  # fmt: skip
     if learned:
-        reached = elbo_on_fresh_samples(vae, truth, SIGMA_IMAGES, 4)["reconstruction"]
+        reached = elbo_on_fresh_samples(vae, truth, SIGMA_IMAGES, 9)["reconstruction"]
         vae.log_sigma.fill_(math.log(best_sigma(reached, vae.sigma, 3 * config.size**2)[0]))
     return vae, {name: [value, *curve[name]] for name, value in first.items()}

@@ -21,10 +21,12 @@ from efvae.data.images import scaled
 from efvae.locks import try_lock
 from efvae.train import Curve, TrainingError, not_finite
 
-__all__ = ["Store", "device", "images_in_batches", "placed"]
+__all__ = ["Store", "device", "images_in_batches", "measuring", "placed"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
+#: Seeds of measurements begin here.
+MEASURING = 3 * 2**30
 #: Seconds between two tries to get a lock.
 PAUSE = 0.5
 
@@ -44,6 +46,24 @@ def placed(module: Module) -> Module:
     """
     moved: Module = module.to(device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
+
+
+def measuring(stream: int) -> torch.Generator:
+    """Random numbers on the device that measure a model; no training draws them if its seeds are below 2**30.
+
+    ::
+
+        s, 2 s, 2 s + 1, 2**20 + s, 2**30 + s, 2**31 + s   seeds of training, below 3 · 2**30
+        3 · 2**30 + stream                                 seeds of measurements, below 2**32
+
+    Generators of a CPU use 32 bits of a seed, so that larger ones would be small ones again.
+
+    Args:
+        stream: which, in [0, 2**30).
+
+    Own: own-images
+    """
+    return torch.Generator(device()).manual_seed(MEASURING + stream)
 
 
 @dataclass(frozen=True)

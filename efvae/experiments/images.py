@@ -46,7 +46,7 @@ from efvae.experiments.image_features import classified, feature_network
 from efvae.experiments.image_measures import Comparison
 from efvae.experiments.image_pictures import drawn, picture_path, reconstructions, write_picture
 from efvae.experiments.image_stages import empty_vae, train_encoder, train_joint
-from efvae.experiments.image_store import Store, device, images_in_batches
+from efvae.experiments.image_store import Store, device, images_in_batches, measuring
 from efvae.experiments.image_truth import Truth, chosen_look, empty_generator, train_gan
 from efvae.image_vae import ImageVAE, entropy_bound
 from efvae.metrics.frechet import distance, moments
@@ -323,7 +323,7 @@ class _Run:
     def _of_vae(self, vae: ImageVAE, truth: Truth) -> dict[str, float]:
         n, pixels = self.config.eval_elbo, 3 * self.config.size**2
         compared = self._compare(truth).measure(vae)
-        prior = truth.latents(n, torch.Generator(device()).manual_seed(4))
+        prior = truth.latents(n, measuring(4))
         return (
             measures.elbo_on_fresh_samples(vae, truth, n, 5)
             | {name.replace("frechet", self.distance): value for name, value in compared.items()}
