@@ -55,7 +55,7 @@ def test_the_profile_of_the_photographs_reaches_every_stage(tmp_path, monkeypatc
     code = [cell.source for cell in sources.read_source(STEM).cells if cell.cell_type == "code"]
     live = next(i for i, text in enumerate(code) if text.startswith("with tempfile.TemporaryDirectory()"))
     scope: dict[str, object] = {}
-    for place, text in enumerate([*code[:3], *code[live : live + 2]]):
+    for place, text in enumerate([*code[:4], *code[live : live + 2]]):
         exec(text, scope)  # noqa: S102 - our own notebook
         if place == 0:
             scope |= values
