@@ -178,7 +178,7 @@ def test_a_loop_that_was_left_early_is_noticed():
     with pytest.raises(RuntimeError, match="left early"):
         loops.check(work)
     with pytest.raises(TypeError, match="at most"):
-        loops.job(3, 1, compiled.arrays(torch.zeros(1)) * (loops.MOST_ARRAYS + 1))
+        loops.job(3, 1, [torch.zeros(1)] * (loops.MOST_ARRAYS + 1))
 
 
 def test_the_default_dtype_does_not_matter():
@@ -205,6 +205,9 @@ def test_frozen_parameters_and_other_memory_get_their_gradients():
         assert weight.is_contiguous() == (weight is not turned)
         found.append(torch.autograd.grad(bit_costs.code_costs(z, weight, bias, batch).sum(), weight)[0])
     torch.testing.assert_close(*found, rtol=0, atol=0)
+    across = z.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    found.append(torch.autograd.grad(bit_costs.code_costs(across, weight, bias, batch).sum(), weight)[0])
+    torch.testing.assert_close(*found[1:], rtol=0, atol=0)
     bias.requires_grad_()
     bit_costs.code_costs(z, table, bias, batch).sum().backward()
     assert bias.grad.norm() > 0
@@ -290,18 +293,21 @@ def test_a_loop_covers_its_range_once_and_its_errors_are_raised(threads, team, s
     for n in (1, 3, 4, 101):
         n_words = n * loops.WORDS
         words, counts = torch.arange(n_words, dtype=torch.int32), torch.ones(n_words)
-        entries = compiled.kernels().by_tile(words.numpy(), counts.numpy(), torch.zeros(1).int().numpy(), n_words)
+        documents = (part.numpy() for part in (words, counts, torch.zeros(1).int()))
+        entries = [torch.from_numpy(part) for part in loops.by_tile(*documents, n_words)]
         values, shared, result = torch.ones(1, 2), torch.zeros(2), torch.zeros(n_words, 2)
         # what a loop adds up is there once
-        compiled.spread(loops.add_words, n, *entries, *compiled.arrays(values, counts, shared, result), step=step)
+        compiled.spread(loops.add_words, n, *entries, values, counts, shared, result, step=step)
         assert (result == 1).all()
-    arguments = [*entries, *compiled.arrays(values, counts, shared, result)]
-    for place, bad in ((1, arguments[1].astype("int64")), (4, arguments[5]), (7, arguments[4][0])):
+    arguments = [*entries, values, counts, shared, result]
+    for place, bad in ((1, arguments[1].long()), (4, arguments[5]), (7, arguments[4][0])):
         given = [bad if i == place else each for i, each in enumerate(arguments)]
         with pytest.raises(TypeError, match="not of the kind"):
             compiled.spread(loops.add_words, n, *given, step=step)
+    with pytest.raises(TypeError, match="at most three axes"):
+        compiled.spread(loops.add_words, 2, torch.ones(1, 1, 1, 1))
     with pytest.raises(TypeError, match="contiguous"):
-        compiled.spread(loops.row_sums, 2, torch.ones(4, 2).t().numpy(), *compiled.arrays(shared, shared), step=step)
+        compiled.spread(loops.add_words, 2, torch.ones(4, 2).t(), shared, shared, step=step)
 
 
 def test_training_is_that_of_torch(monkeypatch):

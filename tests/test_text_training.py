@@ -408,8 +408,8 @@ def test_the_best_epochs_are_those_of_the_definition(monkeypatch):
 def test_held_out_documents_select_the_epoch(monkeypatch):
     monkeypatch.setattr(text, "CURVE_POINTS", 1000)
     told_apart = []
-    for seed in (0, 5, 6):
-        config = dataclasses.replace(CONFIG, held_out=200, epochs=40, learning_rate=1.0, seed=seed)
+    for seed in range(3):
+        config = dataclasses.replace(CONFIG, held_out=20, epochs=40, learning_rate=0.3, seed=seed)
         solved = text.solve([config])[0]
         curve, m = solved.record.curve, solved.record.metrics
         best = curve["nelbo_held_out"].index(min(curve["nelbo_held_out"]))
@@ -417,7 +417,7 @@ def test_held_out_documents_select_the_epoch(monkeypatch):
         assert m["nelbo_test_held_out"] == pytest.approx(curve["nelbo_test"][best], abs=1e-3)
         assert m["kl_test_held_out"] == pytest.approx(curve["kl_test"][best], abs=1e-3)
         assert -m["elbo_test"] == pytest.approx(curve["nelbo_test"][best], abs=0.2)
-        assert solved.train.n_documents == 1800
+        assert solved.train.n_documents == 1980
         floor = float(base_measure_floor(solved.train).mean())
         assert m["nelbo_train_base"] - m["nelbo_train"] == pytest.approx(floor, abs=1e-6)
         told_apart.append(curve["nelbo_test"][best] > min(curve["nelbo_test"]) + 0.02)

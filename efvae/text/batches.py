@@ -7,14 +7,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import torch
 from scipy import sparse
 from torch import Tensor
 
 from efvae.text import compiled
-from efvae.text.compiled import arrays, spread
+from efvae.text.compiled import spread
 from efvae.word_counts import WordCounts, log_saturated
 
 __all__ = ["Batch", "Documents"]
@@ -59,7 +59,7 @@ class Batch:
 
         Own: own-fused-multinomial
         """
-        return self.entries(table) + self.shared(table)
+        return self.shared(table) + self.entries(table)
 
     def entries(self, table: Tensor) -> Tensor:
         """The part of the words that occur in :meth:`sums`, c T, shape ``(documents, width)``; no gradient.
@@ -161,8 +161,8 @@ class Batch:
             if len(values) != len(self):
                 raise ValueError(f"transposed: expected a row for each of {len(self)} documents, got {len(values)}")
             result = values.new_empty(len(self.smoothing), values.shape[1])
-            shared = arrays(values, self.smoothing, values.sum(0), result)
-            tiles = len(self.by_tile[0]) - 1
+            values, tiles = values.contiguous(), len(self.by_tile[0]) - 1
+            shared = values, self.smoothing, values.sum(0), result
             spread(compiled.kernels().add_words, tiles, *self.by_tile, *shared, least=64)
             return result
         documents, counts, offsets = self._by_word
@@ -175,16 +175,15 @@ class Batch:
         return values.dtype == self.smoothing.dtype == torch.float32 and compiled.available(values.device)
 
     @cached_property
-    def by_tile(self) -> tuple[Any, Any, Any, Any]:
+    def by_tile(self) -> tuple[Tensor, ...]:
         """The entries sorted by tiles of words, for compiled loops, see :func:`efvae.text.kernels.by_tile`.
 
         Own: own-tabulated-products
         """
         if self.words.dtype != torch.int32 and bool((self.words != self.words.int()).any()):
             raise IndexError("a word is outside the vocabulary")
-        documents = arrays(self.words.int(), self.counts.float(), self.offsets.int())
-        found: tuple[Any, Any, Any, Any] = compiled.kernels().by_tile(*documents, len(self.smoothing))
-        return found
+        documents = (part.numpy() for part in (self.words.int(), self.counts.float(), self.offsets.int()))
+        return tuple(map(torch.from_numpy, compiled.kernels().by_tile(*documents, len(self.smoothing))))
 
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
@@ -274,7 +273,7 @@ class Documents:
         return self._all.smoothing
 
     def shuffled(self, order: Tensor) -> Self:
-        """The same documents in another order; no large copy is made, on the CPU none at all.
+        """The same documents in another order; no large copy is made.
 
         Args:
             order: a permutation, int64 on the host, shape ``(documents,)``.
@@ -293,13 +292,10 @@ class Documents:
 
         Own: own-fused-multinomial
         """
-        if self._order is not None and self._all.words.device.type == "cpu":
-            yield from (self._some(rows) for rows in self._order.split(size))
-            return
-        # an accelerator gets the entries in their order at once, and x in its dense form, if any, batch by batch
+        # the entries are put in their order at once, x in its dense form, if any, batch by batch
         entries, bounds = self._all, self._bounds
         if self._order is not None:
-            entries, sizes = self._some(self._order, dense=False), bounds.diff()[self._order]
+            entries, sizes = self._some(self._order), bounds.diff()[self._order]
             bounds = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         ends = bounds.tolist()
         for start in range(0, self.n_documents, size):
@@ -309,8 +305,8 @@ class Documents:
                 batch = replace(batch, dense=self._dense(self._order[start:stop]))
             yield batch
 
-    def _some(self, rows: Tensor, *, dense: bool = True) -> Batch:
-        """Documents by their numbers, int64 on the host."""
+    def _some(self, rows: Tensor) -> Batch:
+        """The entries of documents by their numbers, int64 on the host."""
         picked = self._rows[rows.numpy()]  # scipy does it in a fifth of the time of torch's operations
         device = self._all.words.device
         here = rows.to(device)
@@ -321,7 +317,7 @@ class Documents:
             offsets=torch.from_numpy(picked.indptr[:-1]).to(device),
             length=self._all.length.index_select(0, here),
             saturated=self._all.saturated.index_select(0, here),
-            dense=self._dense(rows) if dense else None,
+            dense=None,
         )
 
     def _dense(self, rows: Tensor) -> Tensor | None:

@@ -6,7 +6,6 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -14,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from efvae.text import compiled
 from efvae.text.batches import Batch
-from efvae.text.compiled import arrays, spread
+from efvae.text.compiled import spread
 
 __all__ = ["code_costs"]
 
@@ -28,7 +27,7 @@ _LEAST = -80.0
 class _Sums:
     """Σ_k exp(V z + a − shift)_k of codes, and what loops need again for the gradient."""
 
-    prepared: tuple[Any, ...]
+    prepared: tuple[Tensor, ...]
     total: Tensor
     shift: Tensor
 
@@ -58,9 +57,9 @@ def code_costs(z: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor 
             f"code_costs: expected codes of shape (samples, {len(batch)}, {weight.shape[1]}), and V and a of "
             f"{len(batch.smoothing)} words; got shapes {tuple(z.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}"
         )
-    z = z.to(weight.dtype)
+    z = z.to(weight.dtype).contiguous()
     with torch.no_grad():
-        sums = _sums(z.flatten(0, 1), weight, bias) if z.numel() else None
+        sums = _sums(z.flatten(0, 1), weight.contiguous(), bias.contiguous()) if z.numel() else None
     if sums is None:
         return None
     result: Tensor = _BitCosts.apply(z, weight, bias, batch, sums)  # type: ignore[no-untyped-call]
@@ -69,10 +68,14 @@ def code_costs(z: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor 
 
 def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
     kernels, (n_words, bits) = compiled.kernels(), weight.shape
-    half, size = weight.new_empty(n_words), weight.new_empty(n_words)
-    spread(kernels.row_sums, n_words, *arrays(weight, half, size), least=1000)
+    sizes, value, first_row = _groups(bits)
+    tiles = -(-n_words // kernels.WORDS)
+    powers = weight.new_empty(tiles, len(sizes) + bits, kernels.WORDS)
+    log_base, base, size = weight.new_empty(3, tiles, kernels.WORDS)
     shift = bias.max()
-    log_base = half + (bias - shift)
+    given = weight, bias, shift[None], sizes, powers, log_base, base, size
+    spread(kernels.powers, tiles, *given, least=32, step=8)
+    log_base, size = log_base.flatten()[:n_words], size.flatten()[:n_words]
     least, most = torch.aminmax(log_base)
     if not bool((size.max() < _MOST) & (most < -_LEAST)):  # not so of NaN either
         return None
@@ -80,14 +83,12 @@ def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
     if least < _LEAST:
         small = log_base < _LEAST
         lost = float((log_base + size / 2)[small].exp().sum())  # at most, of any of the sums
-    if not bool(((z == 0) | (z == 1)).all()):
+    if bool(torch.addcmul(z, z, z, value=-1).any()):  # z − z² of zeros and ones only is zero
         return None
-    sizes, value, first_row = _groups(bits)
     rows = (z @ value).int() + first_row
-    prepared = tuple(arrays(weight.mul(0.5).exp_(), log_base.exp(), sizes, rows))
+    prepared = powers, base, sizes, rows
     parts = weight.new_zeros(kernels.PARTS, len(z))
-    memory = int((2**sizes).sum()) + bits + 1
-    spread(kernels.totals, kernels.PARTS, *prepared, *arrays(parts), memory=memory, step=1)
+    spread(kernels.totals, kernels.PARTS, *prepared, parts, memory=int((2**sizes).sum()), step=1)
     total = parts.sum(0)
     low, high = (float(value) for value in torch.aminmax(total))
     # lost is less than a rounding error then
@@ -109,7 +110,7 @@ class _BitCosts(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, batch: Batch, sums: _Sums) -> Tensor:
         partition = sums.total.log().add_(sums.shift).view(z.shape[:-1])
-        inner = torch.einsum("sdj,dj->sd", z, batch.sums(weight)) + batch.sums(bias[:, None])[:, 0]
+        inner = (z * batch.sums(weight)).sum(-1) + batch.sums(bias[:, None])[:, 0]
         ctx.save_for_backward(z, weight)  # V is looked at again: torch sees if it was changed
         ctx.batch, ctx.sums = batch, sums
         return batch.length * partition - inner + batch.saturated
@@ -121,11 +122,11 @@ class _BitCosts(Function):
         sums, batch, kernels = ctx.sums, ctx.batch, compiled.kernels()
         share = (grad * batch.length).flatten() / sums.total
         # of a document's codes only their weighted sum meets its words
-        codes, weights = torch.einsum("sd,sdj->dj", grad, z), grad.sum(0)
+        codes, weights = (grad[..., None] * z).sum(0), grad.sum(0)
         sizes, _, _ = _groups(weight.shape[1])
         blocks, n_tables = -(-len(share) // kernels.ROWS), int((2**sizes).sum())
-        order = np.empty((blocks, len(sizes) * kernels.ROWS), np.int32)
-        sorted_codes = order, np.zeros((blocks, n_tables + 2), np.int32)
+        order = torch.empty(blocks, len(sizes) * kernels.ROWS, dtype=torch.int32, device="cpu")
+        sorted_codes = order, torch.zeros(blocks, n_tables + 2, dtype=torch.int32, device="cpu")
         spread(kernels.sort_places, blocks, sums.prepared[-1], *sorted_codes)
         grad_weight, grad_bias = weight.new_empty(weight.shape), weight.new_empty(len(weight))
         spread(
@@ -133,10 +134,10 @@ class _BitCosts(Function):
             -(-len(weight) // kernels.WORDS),
             *sums.prepared,
             *sorted_codes,
-            *arrays(share),
+            share,
             *batch.by_tile,
-            *arrays(codes, weights, batch.smoothing, codes.sum(0), weights.sum(0, keepdim=True)),
-            *arrays(grad_weight, grad_bias),
+            *(codes, weights, batch.smoothing, codes.sum(0), weights.sum(0, keepdim=True)),
+            *(grad_weight, grad_bias),
             memory=2 * n_tables + weight.shape[1] + 1 + kernels.ROWS,
             step=4,
         )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["arrays", "available", "kernels", "spread"]
+__all__ = ["available", "kernels", "spread"]
 
 
 @functools.cache
@@ -43,27 +43,19 @@ def kernels() -> Any:
     return _module()
 
 
-def arrays(*tensors: Tensor) -> list[Any]:
-    """Tensors of a CPU as NumPy arrays of the same memory, contiguous ones; without gradients.
-
-    Own: own-tabulated-products
-    """
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
-def spread(loop: Any, n: int, *arguments: Any, memory: int = 0, least: int = 1, step: int | None = None) -> None:
+def spread(loop: Any, n: int, *arguments: Tensor, memory: int = 0, least: int = 1, step: int | None = None) -> None:
     """Let the threads share a loop over a range, of which each takes a piece as soon as it has done one.
 
     Args:
         loop: one of :mod:`efvae.text.kernels`; it writes into its arguments.
         n: length of the range.
-        arguments: arrays of the loop, contiguous.
+        arguments: tensors of the loop, contiguous ones on a CPU; no gradients.
         memory: rows of numbers for a tile of words that each thread gets, before the other arguments; 0 for none.
         least: of the range that is worth a thread.
         step: length of a piece; by default as many pieces as threads.
 
     Raises:
-        TypeError: an array is not of the kind that the loop reads.
+        TypeError: a tensor is not of the kind that the loop reads.
 
     Own: own-tabulated-products
     """
@@ -71,7 +63,7 @@ def spread(loop: Any, n: int, *arguments: Any, memory: int = 0, least: int = 1, 
     n_pieces = max(1, min(n_threads, n // least))
     if memory:
         # torch aligns memory with the lines of caches, which loops over tiles are faster by
-        own = torch.empty(n_threads, memory, kernels().WORDS, dtype=torch.float32, device="cpu").numpy()
+        own = torch.empty(n_threads, memory, kernels().WORDS, dtype=torch.float32, device="cpu")
         arguments = own, *arguments
     work, function = kernels().job(n, step or -(-n // n_pieces), arguments), loop()
     if n_pieces == 1:

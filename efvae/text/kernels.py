@@ -3,8 +3,8 @@
 A linear decoder of bits takes few logits: those of one code are sums of columns of V, and their exponentials products
 of exponentials. For groups of bits all products are tabulated, for a few words at a time that stay in a cache::
 
-    exp(a_k + Σ_j V_kj z_j) = b_k Π_g T_g[z_g, k]
-    T_g[z_g, k] = exp Σ_{j in g} V_kj (z_j − ½),   b_k = exp(a_k + ½ Σ_j V_kj)
+    exp(a_k + Σ_j V_kj z_j) = b_k Π_g T_g[z_g, k],   b_k = exp(a_k + ½ Σ_j V_kj)
+    T_g[z_g, k] = exp Σ_{j in g} V_kj (z_j − ½) = exp(−½ Σ_{j in g} V_kj) Π_{j in g: z_j = 1} exp V_kj
 
 That is one multiplication for each group where a product of matrices has one for each bit, and no exponential for each
 word and code. In the gradient, sums over the codes that agree in a group are likewise made once for all its bits.
@@ -25,6 +25,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
@@ -40,7 +41,7 @@ __all__ = [
     "gradient",
     "group_sizes",
     "job",
-    "row_sums",
+    "powers",
     "sort_places",
     "totals",
 ]
@@ -84,7 +85,7 @@ def _job(function: Callable[..., None]) -> Callable[[], Any]:
 # as fast for some lengths and several times slower for others.
 
 _INT, _FLOAT = ir.IntType(32), ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, WORDS)
+_VECTOR, _INTEGERS = ir.VectorType(_FLOAT, WORDS), ir.VectorType(_INT, WORDS)
 
 
 class _Vector(types.Type):
@@ -170,6 +171,78 @@ def _total(typing: Any, vector: Any) -> Any:
     return types.float32(_vector), generate
 
 
+@intrinsic
+def _scaled(typing: Any, power: Any, whole: Any) -> Any:
+    """``2^n power``; whole is n + 1.5 * 2^23, whose last bits are n and are added to the exponent."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        power, whole = (builder.bitcast(argument, _INTEGERS) for argument in arguments)
+        shift = ir.Constant(_INTEGERS, [23] * WORDS)
+        return builder.bitcast(builder.add(power, builder.shl(whole, shift)), _VECTOR)
+
+    return _vector(_vector, _vector), generate
+
+
+@intrinsic
+def _where_less(typing: Any, first: Any, second: Any, yes: Any, no: Any) -> Any:
+    """``yes`` where ``first < second``, else ``no``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second, yes, no = arguments
+        return builder.select(builder.fcmp_ordered("<", first, second), yes, no)
+
+    return _vector(*[_vector] * 4), generate
+
+
+#: Side of the squares that :func:`_turn` takes.
+_SIDE = 16
+
+
+@intrinsic
+def _turn_square(typing: Any, source: Any, row: Any, column: Any, target: Any, to_row: Any, to_column: Any) -> Any:
+    """Copy a square with rows and columns exchanged; no bounds are checked."""
+    for array in (source, target):
+        _check(array)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line = ir.VectorType(_FLOAT, _SIDE)
+
+        def lines(kind: Any, value: Any, row: Any, column: Any) -> list[Any]:
+            array = context.make_array(kind)(context, builder, value)
+            stride = builder.sdiv(builder.extract_value(array.strides, 0), ir.Constant(row.type, 4))
+            first = builder.gep(array.data, [builder.add(builder.mul(row, stride), column)])
+            steps = (builder.mul(stride, ir.Constant(row.type, i)) for i in range(_SIDE))
+            return [builder.bitcast(builder.gep(first, [step]), line.as_pointer()) for step in steps]
+
+        found = []
+        for place in lines(signature.args[0], *arguments[:3]):
+            found.append(builder.load(place))
+            found[-1].align = 4
+        half = _SIDE // 2
+        # each round puts numbers of two lines in turn: after four of them all lines have become columns
+        orders = [[n for i in range(first, first + half) for n in (i, i + _SIDE)] for first in (0, half)]
+        masks = [ir.Constant(ir.VectorType(_INT, _SIDE), order) for order in orders]
+        for _ in range(_SIDE.bit_length() - 1):
+            found = [builder.shuffle_vector(found[i], found[i + half], mask) for i in range(half) for mask in masks]
+        for place, value in zip(lines(signature.args[3], *arguments[3:]), found, strict=True):
+            builder.store(value, place).align = 4
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
+
+
+@numba.njit
+def _turn(source, row, n_rows, n_columns, target, to_row, to_column):
+    """Set target[to_row + i, to_column + j] = source[row + j, i] for ``j < n_rows`` and ``i < n_columns``."""
+    whole_rows, whole_columns = n_rows // _SIDE * _SIDE, n_columns // _SIDE * _SIDE
+    for j in range(0, whole_rows, _SIDE):
+        for i in range(0, whole_columns, _SIDE):
+            _turn_square(source, row + j, i, target, to_row + i, to_column + j)
+    for j in range(n_rows):
+        for i in range(whole_columns if j < whole_rows else 0, n_columns):
+            target[to_row + i, to_column + j] = source[row + j, i]
+
+
 def _operator(of: Any, name: str) -> None:
     @intrinsic
     def apply(typing, first, second):
@@ -187,8 +260,8 @@ def _operator(of: Any, name: str) -> None:
 
 
 _operator(operator.add, "fadd")
+_operator(operator.sub, "fsub")
 _operator(operator.mul, "fmul")
-_operator(operator.truediv, "fdiv")
 
 
 # Jobs: what threads share without Python, whose lock they would wait for longer than short loops take. They are whole
@@ -203,22 +276,20 @@ HEAD, EACH, MOST_ARRAYS = 6, 5, 20
 WRONG_KIND = 1
 
 
-def _kind(dtype: Any, n_axes: int) -> int:
-    """A number for the dtype and the number of axes of an array."""
-    dtype = np.dtype(dtype)
-    return (ord(dtype.kind) * 64 + dtype.itemsize) * 4 + n_axes
+#: Numbers of the dtypes that loops read.
+_KINDS = {torch.float32: 1, torch.int32: 2, torch.int64: 3}
 
 
-def job(n: int, step: int, arguments: Sequence[Any]) -> Any:
+def job(n: int, step: int, arguments: Sequence[torch.Tensor]) -> Any:
     """What a loop reads, int64.
 
     Args:
         n: length of its range.
         step: length of a piece.
-        arguments: its arrays, contiguous ones; they have to be kept as long as the loop runs.
+        arguments: its arrays, contiguous ones on a CPU; they have to be kept as long as the loop runs.
 
     Raises:
-        TypeError: an array is not contiguous, or there are too many.
+        TypeError: an array is elsewhere, not contiguous or of more axes, or there are too many.
 
     Own: own-tabulated-products
     """
@@ -226,10 +297,10 @@ def job(n: int, step: int, arguments: Sequence[Any]) -> Any:
         raise TypeError(f"job: expected at most {MOST_ARRAYS} arrays, got {len(arguments)}")
     numbers = [0, n, max(1, step), 0, 0, 0]
     for array in arguments:
-        if not (array.flags.c_contiguous and array.dtype.isnative):
-            raise TypeError("job: expected contiguous arrays")
-        lengths = *array.shape, 0, 0
-        numbers += array.ctypes.data, _kind(array.dtype, array.ndim), *lengths[:3]
+        shape = array.shape
+        if not (array.is_contiguous() and array.is_cpu and len(shape) <= 3):
+            raise TypeError("job: expected contiguous arrays on a CPU, of at most three axes")
+        numbers += array.data_ptr(), 4 * _KINDS.get(array.dtype, 0) + len(shape), *shape, *(0, 0, 0)[len(shape) :]
     return np.array(numbers, np.int64)
 
 
@@ -291,7 +362,7 @@ def _claim(job):
 
 
 def _reader(dtype, n_axes):
-    kind, dtype = _kind(dtype, n_axes), np.dtype(dtype)
+    kind, dtype = 4 * _KINDS[dtype] + n_axes, np.dtype(str(dtype).removeprefix("torch."))
 
     @numba.njit
     def address(job, i):
@@ -317,8 +388,8 @@ def _reader(dtype, n_axes):
 
 
 #: Readers of an argument by its number. One of another dtype or number of axes is a fault of the job.
-_float_1, _float_2, _float_3 = (_reader(np.float32, n_axes) for n_axes in (1, 2, 3))
-_int_1, _int_2, _long_1 = (_reader(dtype, n_axes) for dtype, n_axes in ((np.int32, 1), (np.int32, 2), (np.int64, 1)))
+_float_1, _float_2, _float_3 = (_reader(torch.float32, n_axes) for n_axes in (1, 2, 3))
+_int_1, _int_2, _long_1 = _reader(torch.int32, 1), _reader(torch.int32, 2), _reader(torch.int64, 1)
 
 
 def group_sizes(bits: int) -> list[int]:
@@ -332,80 +403,96 @@ def group_sizes(bits: int) -> list[int]:
     return [(bits + i) // groups for i in reversed(range(groups))]
 
 
+#: Powers of r in 2^r − 1 − r, |r| ≤ ½ log 2, from the third on; minimax, by Cephes.
+_LOG2_E, _ROUND = np.float32(1.4426950408889634), np.float32(1.5 * 2**23)
+_LOG_2 = np.float32(0.693359375), np.float32(-2.12194440e-4)
+_POWERS = tuple(
+    map(np.float32, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 0.16666665459, 0.5))
+)
+_ZERO, _HALF, _ONE, _TINY, _MOST, _INFINITE = map(np.float32, (0, 0.5, 1, -87, 86, np.inf))
+
+
 @_compiled()
-def _table(root, sizes, k0, tables, columns):
-    """Tables of one tile of words.
-
-    Args:
-        root: exp(V / 2), shape (K, m).
-        sizes: bits of each group.
-        k0: first word.
-        tables: written, shape (Σ_g 2^size, WORDS): the groups one after the other, codes in counting order, where the
-            first bit counts least; beyond the last word 1.
-        columns: overwritten, shape (m, WORDS).
-    """
-    n = min(WORDS, len(root) - k0)
-    columns[:, n:] = 1.0
-    for k in range(n):
-        for j in range(len(columns)):
-            columns[j, k] = root[k0 + k, j]
-    row = j = 0
-    for size in sizes:
-        least = _fill(np.float32(1))
-        for i in range(j, j + size):
-            column = _load(columns, i)
-            least = least / column
-            _store(columns, i, column * column)
-        _store(tables, row, least)
-        n_codes = 1
-        for i in range(j, j + size):
-            column = _load(columns, i)
-            for code in range(row, row + n_codes):
-                _store(tables, code + n_codes, _load(tables, code) * column)
-            n_codes *= 2
-        j += size
-        row += n_codes
-
-
-@_compiled(fastmath={"reassoc", "contract", "nsz"})
-def _row_sums(row):
-    plain, absolute, largest = np.float32(0), np.float32(0), np.float32(0)
-    for number in row:
-        plain += number
-        absolute += abs(number)
-        largest = max(largest, abs(number))
-    return plain, absolute, largest
+def _exp(x):
+    """exp x for x < 88 within a few rounding errors, 0 for x < −87."""
+    whole = x * _fill(_LOG2_E) + _fill(_ROUND)
+    n = whole - _fill(_ROUND)
+    r = (x - n * _fill(_LOG_2[0])) - n * _fill(_LOG_2[1])
+    power = _fill(_POWERS[0])
+    for c in _POWERS[1:]:
+        power = power * r + _fill(c)
+    power = (power * r) * r + (r + _fill(_ONE))
+    return _where_less(x, _fill(_TINY), _fill(_ZERO), _scaled(power, whole))
 
 
 @_job
-def row_sums(data):
-    """Half the sum of a row of V and the sum of its absolute values; a range of words.
-
-    The second is infinite if an entry is beyond ±86, whose exponential float32 does not hold.
+def powers(data):
+    """What tables are made of; a range of tiles of words.
 
     Args:
-        weight: V, shape (K, m).
-        half, size: written, shape (K,).
+        weight, bias: V, shape (K, m), and a, shape (K,).
+        shift: taken off a, shape (1,).
+        sizes: bits of each group.
+        result: written, shape (tiles, groups + m, WORDS): exp(−½ Σ_j V_kj) over the bits of each group, exp V_kj of
+            each bit; of a tile's words beyond the last one 1.
+        log_base, base: written, log b and b, shape (tiles, WORDS); beyond the last word 0.
+        size: written, Σ_j |V_kj|, infinite if an entry is beyond ±86, whose exponential float32 does not hold; same
+            shape.
     """
     job, _ = _begin(data)
-    weight, half, size = _float_2(job, 0), _float_1(job, 1), _float_1(job, 2)
+    weight, bias, shift, sizes = _float_2(job, 0), _float_1(job, 1), _float_1(job, 2), _long_1(job, 3)
+    result, log_base, base, size = _float_3(job, 4), _float_2(job, 5), _float_2(job, 6), _float_2(job, 7)
+    nothing = _fill(_ZERO)
     first, last = _claim(job)
     while first < last:
-        for k in range(first, last):
-            plain, absolute, largest = _row_sums(weight[k])
-            half[k], size[k] = plain / np.float32(2), absolute if largest < 86 else np.float32(np.inf)
+        for tile in range(first, last):
+            k0 = tile * WORDS
+            n = min(WORDS, len(weight) - k0)
+            mine, j = result[tile], len(sizes)
+            mine[:, n:], log_base[tile, n:] = 0.0, 0.0
+            _turn(weight, k0, n, weight.shape[1], mine, j, 0)
+            for k in range(n):
+                log_base[tile, k] = bias[k0 + k] - shift[0]
+            plain = absolute = largest = nothing
+            for g in range(len(sizes)):
+                total = nothing
+                for i in range(j, j + sizes[g]):
+                    column = _load(mine, i)
+                    positive = _where_less(column, nothing, nothing - column, column)
+                    total, absolute = total + column, absolute + positive
+                    largest = _where_less(largest, positive, positive, largest)
+                    _store(mine, i, _exp(column))
+                _store(mine, g, _exp(total * _fill(-_HALF)))
+                plain, j = plain + total, j + sizes[g]
+            _store(log_base, tile, _load(log_base, tile) + plain * _fill(_HALF))
+            _store(base, tile, _exp(_load(log_base, tile)))
+            _store(size, tile, _where_less(largest, _fill(_MOST), absolute, _fill(_INFINITE)))
+            base[tile, n:] = 0.0
         first, last = _claim(job)
     _end(job)
 
 
 @_compiled()
-def _base_of(base, k0, memory):
-    """b of a tile's words, 0 beyond the last word."""
-    n = min(WORDS, len(base) - k0)
-    for k in range(n):
-        memory[0, k] = base[k0 + k]
-    memory[0, n:] = 0.0
-    return _load(memory, 0)
+def _table(powers, sizes, tables):
+    """Tables of one tile of words.
+
+    Args:
+        powers: of the tile, see :func:`powers`.
+        sizes: bits of each group.
+        tables: written, shape (Σ_g 2^size, WORDS): the groups one after the other, codes in counting order, where the
+            first bit counts least.
+    """
+    row, j = 0, len(sizes)
+    for g in range(len(sizes)):
+        _store(tables, row, _load(powers, g))
+        n_codes = 1
+        for i in range(j, j + sizes[g]):
+            factor = _load(powers, i)
+            for code in range(row, row + n_codes):
+                _store(tables, code + n_codes, _load(tables, code) * factor)
+            n_codes *= 2
+        j += sizes[g]
+        row += n_codes
 
 
 @_compiled()
@@ -425,11 +512,11 @@ def _six(tables, code):
 
 
 @_compiled()
-def _gather(values, order, starts, sums):
-    """Add up the rows that have a code of a group, for all groups."""
+def _gather(values, order, starts, sums, first):
+    """Add up the rows that have a code of a group, for all groups; to nothing if these rows are the first."""
     for code in range(len(sums)):
         i, end = starts[code], starts[code + 1]
-        found = _load(sums, code)
+        found = _fill(_ZERO) if first else _load(sums, code)
         while i + 4 <= end:
             found = found + (
                 (_load(values, order[i]) + _load(values, order[i + 1]))
@@ -465,24 +552,22 @@ def totals(data):
     """Σ_k exp(V z + a)_k of each code; a range of PARTS parts of the words.
 
     Args:
-        work: memory of each thread, shape (threads, Σ_g 2^size + m + 1, WORDS).
-        root: exp(V / 2), shape (K, m).
-        base: b, shape (K,).
+        work: memory of each thread, shape (threads, Σ_g 2^size, WORDS).
+        powers, base: see :func:`powers`.
         sizes: bits of each group.
         codes: the rows of its tables that each code takes, shape (codes, groups).
         result: added to, shape (PARTS, codes).
     """
     job, member = _begin(data)
-    work, root, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_1(job, 2), _long_1(job, 3)
+    work, powers, base, sizes = _float_3(job, 0), _float_3(job, 1), _float_2(job, 2), _long_1(job, 3)
     codes, result = _int_2(job, 4), _float_2(job, 5)
     first, last = _claim(job)
-    mine, n_tiles, n_tables = work[member], -(-len(base) // WORDS), work.shape[1] - root.shape[1] - 1
-    tables, columns, rest = mine[:n_tables], mine[n_tables:-1], mine[-1:]
+    tables, n_tiles = work[member], len(base)
     while first < last:
         for part in range(first, last):
             for tile in range(part * n_tiles // PARTS, (part + 1) * n_tiles // PARTS):
-                _table(root, sizes, tile * WORDS, tables, columns)
-                here = _base_of(base, tile * WORDS, rest)
+                _table(powers[tile], sizes, tables)
+                here = _load(base, tile)
                 for r in range(len(codes)):
                     result[part, r] += _total(_product(tables, codes[r]) * here)
         first, last = _claim(job)
@@ -499,7 +584,7 @@ def gradient(data):
 
     Args:
         work: memory of each thread, shape (threads, 2 Σ_g 2^size + m + 1 + ROWS, WORDS).
-        root, base, sizes: see :func:`totals`.
+        powers, base, sizes: see :func:`totals`.
         codes: of the rows r, see :func:`totals`.
         order, starts: see :func:`sort_places`.
         share: shape (rows,).
@@ -510,33 +595,36 @@ def gradient(data):
         result, result_bias: written, shapes (K, m) and (K,).
     """
     job, member = _begin(data)
-    work, root, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_1(job, 2), _long_1(job, 3)
+    work, powers, base, sizes = _float_3(job, 0), _float_3(job, 1), _float_2(job, 2), _long_1(job, 3)
     codes, order, starts, share = _int_2(job, 4), _int_2(job, 5), _int_2(job, 6), _float_1(job, 7)
     tiles, documents, words = _long_1(job, 8), _int_1(job, 9), _int_1(job, 10)
     counts, values, sums = _float_1(job, 11), _float_2(job, 12), _float_1(job, 13)
     smoothing, shared, shared_sum = _float_1(job, 14), _float_1(job, 15), _float_1(job, 16)
     result, result_bias = _float_2(job, 17), _float_1(job, 18)
     first, last = _claim(job)
-    mine, n_tables, bits = work[member], starts.shape[1] - 2, root.shape[1]
+    mine, n_tables, bits = work[member], starts.shape[1] - 2, result.shape[1]
     tables, table_sums, others = mine[:n_tables], mine[n_tables : 2 * n_tables], mine[2 * n_tables :]
     columns, rest, products = others[:bits], others[bits : bits + 1], others[bits + 1 :]
     while first < last:
         for tile in range(first, last):
             k0 = tile * WORDS
-            _table(root, sizes, k0, tables, columns)
-            here = _base_of(base, k0, rest)
-            table_sums[:] = 0.0
+            _table(powers[tile], sizes, tables)
+            here = _load(base, tile)
             for block in range(len(starts)):
                 for r in range(block * ROWS, min((block + 1) * ROWS, len(codes))):
                     # b first, since the factor undoes it
                     _store(products, r - block * ROWS, (_product(tables, codes[r]) * here) * _fill(share[r]))
-                _gather(products, order[block], starts[block], table_sums)
+                _gather(products, order[block], starts[block], table_sums, block == 0)
             _fold(table_sums, sizes, columns)
-            for k in range(min(WORDS, len(base) - k0)):
-                f = smoothing[k0 + k]
-                result_bias[k0 + k] = table_sums[0, k] - f * shared_sum[0]
-                for j in range(bits):
-                    result[k0 + k, j] = columns[j, k] - f * shared[j]
+            n = min(WORDS, len(smoothing) - k0)
+            for k in range(n):
+                rest[0, k] = smoothing[k0 + k]
+            f = _load(rest, 0)
+            for j in range(bits):
+                _store(columns, j, _load(columns, j) - f * _fill(shared[j]))
+            _turn(columns, 0, bits, n, result, k0, 0)
+            for k in range(n):
+                result_bias[k0 + k] = table_sums[0, k] - rest[0, k] * shared_sum[0]
             for e in range(tiles[tile], tiles[tile + 1]):
                 word, d, count = words[e], documents[e], counts[e]
                 result_bias[word] -= count * sums[d]
