@@ -146,15 +146,20 @@ class Fast:
         return self.runs[0].curve["nelbo_test"][-1]
 
 
-def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way; a first round warms up."""
+def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way in each round; a first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():
             started = time.perf_counter()
             way()
             times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+    return {name: values[1:] for name, values in times.items()}
+
+
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
+    """Of the rounds."""
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def floor(corpora: Corpora, depth: int, dtype: torch.dtype, pairs: int) -> float:
@@ -174,7 +179,7 @@ def floor(corpora: Corpora, depth: int, dtype: torch.dtype, pairs: int) -> float
     rows, steps = 2 * BATCH * pairs, math.ceil(corpora.train.n_documents / BATCH)
 
     def seconds(*ways: Callable[[], object]) -> float:
-        return min(interleaved({str(number): way for number, way in enumerate(ways)}, 15).values())
+        return min(medians(interleaved({str(number): way for number, way in enumerate(ways)}, 15)).values())
 
     def product(m: int, k: int, n: int) -> float:
         a, b, out, turned = (torch.ones(shape, dtype=dtype) for shape in ((m, k), (k, n), (m, n), (n, m)))
@@ -205,7 +210,7 @@ def floor(corpora: Corpora, depth: int, dtype: torch.dtype, pairs: int) -> float
 
 
 def bench(depth: int, rounds: int, dtype: torch.dtype, pairs: int = 1) -> dict[str, float]:
-    """Seconds of an epoch in each way, and their ratios."""
+    """Seconds of an epoch in each way, and their ratios; that to the usual way also in the lowest and highest round."""
     train, test, _ = corpus()
     corpora = Corpora(Documents(train), Documents(test))
     ways = {
@@ -215,11 +220,14 @@ def bench(depth: int, rounds: int, dtype: torch.dtype, pairs: int = 1) -> dict[s
     loops = not depth and compiled.available(torch.device("cpu"))
     if loops:
         ways["products"] = Fast(corpora, depth, 0, dtype, pairs=pairs, loops=False).epoch
-    median = interleaved(ways, rounds)
+    times = interleaved(ways, rounds)
+    median, ratios = medians(times), [usual / fast for usual, fast in zip(times["usual"], times["fast"], strict=True)]
     least = floor(corpora, depth, dtype, pairs)
     return {
         **{f"seconds_{way}": seconds for way, seconds in median.items()},
         "ratio": median["usual"] / median["fast"],
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
         **({"ratio_products": median["products"] / median["fast"]} if loops else {}),
         "seconds_floor": least,
         "fast_over_floor": median["fast"] / least,
@@ -232,7 +240,7 @@ def stacking(depth: int, rounds: int, dtype: torch.dtype, copies: int = 4) -> di
     corpora = Corpora(Documents(train), Documents(test))
     stacked = Fast(corpora, depth, 0, dtype, copies=copies)
     alone = [Fast(corpora, depth, seed, dtype) for seed in range(copies)]
-    median = interleaved({"together": stacked.epoch, "alone": lambda: [one.epoch() for one in alone]}, rounds)
+    median = medians(interleaved({"together": stacked.epoch, "alone": lambda: [one.epoch() for one in alone]}, rounds))
     return {
         "seconds_together": median["together"],
         "seconds_alone": median["alone"],

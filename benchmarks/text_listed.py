@@ -17,7 +17,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.text_epoch import BATCH, corpus, interleaved
+from benchmarks.text_epoch import BATCH, corpus, interleaved, medians
 from efvae import devices, records
 from efvae.estimators import DisARM, Estimator, Exact
 from efvae.text import compiled
@@ -77,7 +77,7 @@ def bench(rounds: int) -> dict[str, float]:
     ways = {"products": products, "table": step(Looked, DisARM(PAIRS)), "exact": step(Looked, Exact())}
     if compiled.available(torch.device("cpu")):
         ways["loops"] = one_by_one
-    median = interleaved(ways, rounds)
+    median = medians(interleaved(ways, rounds))
     return {
         **{f"milliseconds_{way}": 1e3 * seconds for way, seconds in median.items()},
         **{f"ratio_{way}": median["products"] / seconds for way, seconds in median.items() if way != "products"},

@@ -25,7 +25,7 @@ _LEAST = -80.0
 
 @dataclass(frozen=True)
 class _Sums:
-    """Σ_k exp(V z + a − shift)_k of codes, and what loops need again for the gradient."""
+    """Σ_k exp(V z + a − shift)_k of codes, and what loops need again for the gradient: b, sizes of groups and codes."""
 
     prepared: tuple[Tensor, ...]
     total: Tensor
@@ -70,11 +70,13 @@ def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
     kernels, (n_words, bits) = compiled.kernels(), weight.shape
     sizes, value, first_row = _groups(bits)
     tiles = -(-n_words // kernels.WORDS)
-    powers = weight.new_empty(tiles, len(sizes) + bits, kernels.WORDS)
+    if bool(torch.addcmul(z, z, z, value=-1).any()):  # z − z² of zeros and ones only is zero
+        return None
+    rows, shift = (z @ value).int() + first_row, bias.max()
     log_base, base, size = weight.new_empty(3, tiles, kernels.WORDS)
-    shift = bias.max()
-    given = weight, bias, shift[None], sizes, powers, log_base, base, size
-    spread(kernels.powers, tiles, *given, least=32, step=8)
+    parts, memory = weight.new_zeros(kernels.PARTS, len(z)), int((2**sizes).sum()) + bits
+    given = weight, bias, shift[None], sizes, rows, log_base, base, size, parts
+    spread(kernels.totals, kernels.PARTS, *given, memory=memory, step=1)
     log_base, size = log_base.flatten()[:n_words], size.flatten()[:n_words]
     least, most = torch.aminmax(log_base)
     if not bool((size.max() < _MOST) & (most < -_LEAST)):  # not so of NaN either
@@ -83,16 +85,10 @@ def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
     if least < _LEAST:
         small = log_base < _LEAST
         lost = float((log_base + size / 2)[small].exp().sum())  # at most, of any of the sums
-    if bool(torch.addcmul(z, z, z, value=-1).any()):  # z − z² of zeros and ones only is zero
-        return None
-    rows = (z @ value).int() + first_row
-    prepared = powers, base, sizes, rows
-    parts = weight.new_zeros(kernels.PARTS, len(z))
-    spread(kernels.totals, kernels.PARTS, *prepared, parts, memory=int((2**sizes).sum()), step=1)
     total = parts.sum(0)
     low, high = (float(value) for value in torch.aminmax(total))
     # lost is less than a rounding error then
-    return _Sums(prepared, total, shift) if max(1e-20, 1e7 * lost) < low and high < 1e30 else None
+    return _Sums((base, sizes, rows), total, shift) if max(1e-20, 1e7 * lost) < low and high < 1e30 else None
 
 
 @functools.cache
@@ -132,7 +128,7 @@ class _BitCosts(Function):
         spread(
             kernels.gradient,
             -(-len(weight) // kernels.WORDS),
-            *sums.prepared,
+            *(weight.contiguous(), *sums.prepared),
             *sorted_codes,
             share,
             *batch.by_tile,

@@ -41,7 +41,6 @@ __all__ = [
     "gradient",
     "group_sizes",
     "job",
-    "powers",
     "sort_places",
     "totals",
 ]
@@ -425,74 +424,40 @@ def _exp(x):
     return _where_less(x, _fill(_TINY), _fill(_ZERO), _scaled(power, whole))
 
 
-@_job
-def powers(data):
-    """What tables are made of; a range of tiles of words.
-
-    Args:
-        weight, bias: V, shape (K, m), and a, shape (K,).
-        shift: taken off a, shape (1,).
-        sizes: bits of each group.
-        result: written, shape (tiles, groups + m, WORDS): exp(−½ Σ_j V_kj) over the bits of each group, exp V_kj of
-            each bit; of a tile's words beyond the last one 1.
-        log_base, base: written, log b and b, shape (tiles, WORDS); beyond the last word 0.
-        size: written, Σ_j |V_kj|, infinite if an entry is beyond ±86, whose exponential float32 does not hold; same
-            shape.
-    """
-    job, _ = _begin(data)
-    weight, bias, shift, sizes = _float_2(job, 0), _float_1(job, 1), _float_1(job, 2), _long_1(job, 3)
-    result, log_base, base, size = _float_3(job, 4), _float_2(job, 5), _float_2(job, 6), _float_2(job, 7)
-    nothing = _fill(_ZERO)
-    first, last = _claim(job)
-    while first < last:
-        for tile in range(first, last):
-            k0 = tile * WORDS
-            n = min(WORDS, len(weight) - k0)
-            mine, j = result[tile], len(sizes)
-            mine[:, n:], log_base[tile, n:] = 0.0, 0.0
-            _turn(weight, k0, n, weight.shape[1], mine, j, 0)
-            for k in range(n):
-                log_base[tile, k] = bias[k0 + k] - shift[0]
-            plain = absolute = largest = nothing
-            for g in range(len(sizes)):
-                total = nothing
-                for i in range(j, j + sizes[g]):
-                    column = _load(mine, i)
-                    positive = _where_less(column, nothing, nothing - column, column)
-                    total, absolute = total + column, absolute + positive
-                    largest = _where_less(largest, positive, positive, largest)
-                    _store(mine, i, _exp(column))
-                _store(mine, g, _exp(total * _fill(-_HALF)))
-                plain, j = plain + total, j + sizes[g]
-            _store(log_base, tile, _load(log_base, tile) + plain * _fill(_HALF))
-            _store(base, tile, _exp(_load(log_base, tile)))
-            _store(size, tile, _where_less(largest, _fill(_MOST), absolute, _fill(_INFINITE)))
-            base[tile, n:] = 0.0
-        first, last = _claim(job)
-    _end(job)
-
-
 @_compiled()
-def _table(powers, sizes, tables):
-    """Tables of one tile of words.
+def _table(weight, k0, sizes, tables, columns):
+    """Tables of one tile of words; Σ_j V_kj, Σ_j |V_kj| and the largest |V_kj| of its words.
 
     Args:
-        powers: of the tile, see :func:`powers`.
+        weight: V, shape (K, m).
+        k0: first word; words beyond the last one are like others whose V is 0.
         sizes: bits of each group.
         tables: written, shape (Σ_g 2^size, WORDS): the groups one after the other, codes in counting order, where the
             first bit counts least.
+        columns: overwritten, shape (m, WORDS).
     """
-    row, j = 0, len(sizes)
-    for g in range(len(sizes)):
-        _store(tables, row, _load(powers, g))
+    n = min(WORDS, len(weight) - k0)
+    columns[:, n:] = 0.0
+    _turn(weight, k0, n, len(columns), columns, 0, 0)
+    nothing, row, j = _fill(_ZERO), 0, 0
+    plain = absolute = largest = nothing
+    for size in sizes:
+        total = nothing
+        for i in range(j, j + size):
+            column = _load(columns, i)
+            positive = _where_less(column, nothing, nothing - column, column)
+            total, absolute = total + column, absolute + positive
+            largest = _where_less(largest, positive, positive, largest)
+            _store(columns, i, _exp(column))
+        _store(tables, row, _exp(total * _fill(-_HALF)))
         n_codes = 1
-        for i in range(j, j + sizes[g]):
-            factor = _load(powers, i)
+        for i in range(j, j + size):
+            factor = _load(columns, i)
             for code in range(row, row + n_codes):
                 _store(tables, code + n_codes, _load(tables, code) * factor)
             n_codes *= 2
-        j += sizes[g]
-        row += n_codes
+        plain, j, row = plain + total, j + size, row + n_codes
+    return plain, absolute, largest
 
 
 @_compiled()
@@ -549,27 +514,41 @@ def _fold(sums, sizes, result):
 
 @_job
 def totals(data):
-    """Σ_k exp(V z + a)_k of each code; a range of PARTS parts of the words.
+    """Σ_k exp(V z + a − shift)_k of each code; a range of PARTS parts of the words.
 
     Args:
-        work: memory of each thread, shape (threads, Σ_g 2^size, WORDS).
-        powers, base: see :func:`powers`.
+        work: memory of each thread, shape (threads, Σ_g 2^size + m, WORDS).
+        weight, bias: V, shape (K, m), and a, shape (K,).
+        shift: shape (1,).
         sizes: bits of each group.
         codes: the rows of its tables that each code takes, shape (codes, groups).
+        log_base, base: written, log b without the shift and b, shape (tiles, WORDS); beyond the last word 0.
+        size: written, Σ_j |V_kj|, infinite if an entry is beyond ±86, whose exponential float32 does not hold; same
+            shape.
         result: added to, shape (PARTS, codes).
     """
     job, member = _begin(data)
-    work, powers, base, sizes = _float_3(job, 0), _float_3(job, 1), _float_2(job, 2), _long_1(job, 3)
-    codes, result = _int_2(job, 4), _float_2(job, 5)
+    work, weight, bias, shift = _float_3(job, 0), _float_2(job, 1), _float_1(job, 2), _float_1(job, 3)
+    sizes, codes, log_base, base = _long_1(job, 4), _int_2(job, 5), _float_2(job, 6), _float_2(job, 7)
+    size, result = _float_2(job, 8), _float_2(job, 9)
     first, last = _claim(job)
-    tables, n_tiles = work[member], len(base)
+    mine, n_tiles, n_tables = work[member], len(base), work.shape[1] - weight.shape[1]
     while first < last:
         for part in range(first, last):
             for tile in range(part * n_tiles // PARTS, (part + 1) * n_tiles // PARTS):
-                _table(powers[tile], sizes, tables)
+                k0 = tile * WORDS
+                n = min(WORDS, len(bias) - k0)
+                plain, absolute, largest = _table(weight, k0, sizes, mine[:n_tables], mine[n_tables:])
+                _store(size, tile, _where_less(largest, _fill(_MOST), absolute, _fill(_INFINITE)))
+                log_base[tile, n:] = 0.0
+                for k in range(n):
+                    log_base[tile, k] = bias[k0 + k] - shift[0]
+                _store(log_base, tile, _load(log_base, tile) + plain * _fill(_HALF))
+                _store(base, tile, _exp(_load(log_base, tile)))
+                base[tile, n:] = 0.0
                 here = _load(base, tile)
                 for r in range(len(codes)):
-                    result[part, r] += _total(_product(tables, codes[r]) * here)
+                    result[part, r] += _total(_product(mine, codes[r]) * here)
         first, last = _claim(job)
     _end(job)
 
@@ -584,8 +563,7 @@ def gradient(data):
 
     Args:
         work: memory of each thread, shape (threads, 2 Σ_g 2^size + m + 1 + ROWS, WORDS).
-        powers, base, sizes: see :func:`totals`.
-        codes: of the rows r, see :func:`totals`.
+        weight, base, sizes, codes: see :func:`totals`; codes are those of the rows r.
         order, starts: see :func:`sort_places`.
         share: shape (rows,).
         tiles, documents, words, counts: see :func:`by_tile`.
@@ -595,7 +573,7 @@ def gradient(data):
         result, result_bias: written, shapes (K, m) and (K,).
     """
     job, member = _begin(data)
-    work, powers, base, sizes = _float_3(job, 0), _float_3(job, 1), _float_2(job, 2), _long_1(job, 3)
+    work, weight, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_2(job, 2), _long_1(job, 3)
     codes, order, starts, share = _int_2(job, 4), _int_2(job, 5), _int_2(job, 6), _float_1(job, 7)
     tiles, documents, words = _long_1(job, 8), _int_1(job, 9), _int_1(job, 10)
     counts, values, sums = _float_1(job, 11), _float_2(job, 12), _float_1(job, 13)
@@ -608,7 +586,7 @@ def gradient(data):
     while first < last:
         for tile in range(first, last):
             k0 = tile * WORDS
-            _table(powers[tile], sizes, tables)
+            _table(weight, k0, sizes, tables, columns)
             here = _load(base, tile)
             for block in range(len(starts)):
                 for r in range(block * ROWS, min((block + 1) * ROWS, len(codes))):
