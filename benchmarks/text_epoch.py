@@ -226,6 +226,7 @@ def bench(depth: int, rounds: int, dtype: torch.dtype, pairs: int = 1) -> dict[s
     return {
         **{f"seconds_{way}": seconds for way, seconds in median.items()},
         "ratio": median["usual"] / median["fast"],
+        "rounds": float(rounds),
         "ratio_low": min(ratios),
         "ratio_high": max(ratios),
         **({"ratio_products": median["products"] / median["fast"]} if loops else {}),

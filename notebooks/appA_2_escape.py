@@ -45,7 +45,7 @@ print("what no affine map explains of x1 and x2:", [round(v, 6) for v in residua
 betas = torch.linspace(0.0, beta_max, 33)
 for beta in betas:
     t = tabulate(*bounds.escape_vae(float(beta)))
-    nearest = bounds.nearest_harmonium(t)
+    nearest = bounds.projected_harmonium(t)
     for computed, formula in [
         (t.divergence, bounds.escape_kl(beta)),
         (t.alpha, bounds.escape_alpha(beta)),

@@ -180,7 +180,7 @@ if defaults:
 # The price is larger than the gap that is left: anyone who looks only at the gap sees less than half of it. One seed; run others before you say
 # so of your own model.
 #
-# {prf:ref}`thm-2` bounds the error of the nearest harmonium by the gap, but needs a floor $\alpha$ under all posterior
+# {prf:ref}`thm-2` bounds the distance to some harmonium by the gap, but needs a floor $\alpha$ under all posterior
 # probabilities. A model of images has none worth the name: some codes are next to impossible for some images, the
 # bound is finite and of no use. A floor that goes to zero is also what {doc}`appA_2_escape` is about.
 

@@ -304,6 +304,8 @@ def test_a_loop_covers_its_range_once_and_its_errors_are_raised(threads, team, s
         given = [bad if i == place else each for i, each in enumerate(arguments)]
         with pytest.raises(TypeError, match="not of the kind"):
             compiled.spread(loops.add_words, n, *given, step=step)
+    with pytest.raises(TypeError, match="not of the kind"):  # arguments are missing
+        compiled.spread(loops.sort_places, 1, torch.zeros(1, 6, dtype=torch.int32))
     with pytest.raises(TypeError, match="at most three axes"):
         compiled.spread(loops.add_words, 2, torch.ones(1, 1, 1, 1))
     with pytest.raises(TypeError, match="contiguous"):

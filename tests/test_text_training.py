@@ -20,11 +20,11 @@ from efvae.data.newsgroups import load_newsgroups
 from efvae.data.synthetic import curved_law, synthetic_text
 from efvae.estimators import ARM, DisARM, Exact
 from efvae.experiments import text
-from efvae.families import all_bits
+from efvae.families import Bernoulli, all_bits
 from efvae.text import training
 from efvae.text.batches import Documents
 from efvae.text.fused import code_costs, code_table, word_sums
-from efvae.text.model import TextVAE
+from efvae.text.model import TextVAE, divergence
 from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
 from efvae.train import TrainingError
 from efvae.word_counts import WordCounts, base_measure_floor, cross_entropy, log_saturated
@@ -139,6 +139,24 @@ def test_batches_of_shuffled_documents_are_the_documents(documents):
     eye = torch.eye(K)
     torch.testing.assert_close(torch.cat([batch.sums(eye) for batch in batches]), wanted)
     torch.testing.assert_close(torch.cat([batch.length for batch in batches]), wanted.sum(1))
+
+
+def test_some_documents_may_be_picked_and_repeated(documents):
+    x, dense = documents
+    order = torch.tensor([7, 3, 3, 0, 11])
+    batches = list(Documents(x).shuffled(order).batches(2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    torch.testing.assert_close(torch.cat([batch.sums(torch.eye(K)) for batch in batches]), dense[order].float())
+
+
+def test_the_divergence_is_that_of_the_family_with_both_derivatives():
+    eta = torch.tensor([[0.0, 1e-8, -3.0], [20.0, -40.0, 1.5]], dtype=torch.float64, requires_grad=True)
+    found = []
+    for value in (divergence(eta), 3 * math.log(2) - Bernoulli(eta).entropy()):
+        (grad,) = torch.autograd.grad(value.sum(), eta, create_graph=True)
+        found.append((value, grad, *torch.autograd.grad(grad.sum(), eta)))
+    for mine, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_an_empty_document_is_named(documents):

@@ -153,7 +153,7 @@ def test_the_projection_agrees_with_normal_equations(models):
             continue
         V, D = t.nu_extended.numpy(), np.diag(t.data.numpy())
         weight = torch.from_numpy(np.linalg.solve(V.T @ D @ V, V.T @ D @ t.g_extended.numpy()))
-        found = bounds.nearest_harmonium(t)
+        found = bounds.projected_harmonium(t)
         torch.testing.assert_close(found.weight, weight, rtol=1e-9, atol=1e-10)
         torch.testing.assert_close(found.error, harmonium_error(t, weight), rtol=1e-9, atol=1e-14)
 
@@ -161,7 +161,7 @@ def test_the_projection_agrees_with_normal_equations(models):
 def test_a_tight_vae_is_its_own_harmonium():
     vae, x, data, rule = random_vae("bernoulli-bernoulli", 3, 2, 0.0, generator(5))
     t = tabulate(vae, x, data, rule)
-    found = bounds.nearest_harmonium(t)
+    found = bounds.projected_harmonium(t)
     affine = vae.decoder.network.affine
     torch.testing.assert_close(found.weight[:-1, :-1], affine.weight.detach())
     torch.testing.assert_close(found.weight[:-1, -1], affine.bias.detach())
@@ -171,7 +171,7 @@ def test_a_tight_vae_is_its_own_harmonium():
 
 def test_theorem_2_holds_with_the_sharp_constant(models):
     for t in models:
-        error, epsilon = bounds.nearest_harmonium(t).error, t.epsilon.clamp(min=0.0)
+        error, epsilon = bounds.projected_harmonium(t).error, t.epsilon.clamp(min=0.0)
         for alpha in (t.alpha, t.alpha_at):
             for bound in LADDER:
                 assert bool((error <= bound(epsilon, alpha) * (1 + ROUNDING) + 1e-12).all()), bound.__name__
@@ -192,7 +192,7 @@ def rejects(statement, weights):
 
 def test_a_projection_in_the_wrong_inner_product_is_rejected():
     models = [skewed(seed) for seed in range(40)]
-    right = [(t, bounds.nearest_harmonium(t).weight) for t in models]
+    right = [(t, bounds.projected_harmonium(t).weight) for t in models]
     wrong = [(t, torch.linalg.pinv(t.nu_extended) @ t.g_extended) for t in models]
     assert not rejects(harmonium_error, right)
     assert rejects(harmonium_error, wrong)
@@ -200,12 +200,12 @@ def test_a_projection_in_the_wrong_inner_product_is_rejected():
 
 def test_a_transposed_interaction_is_rejected():
     def transposed(t):
-        weight = bounds.nearest_harmonium(t).weight.clone()
+        weight = bounds.projected_harmonium(t).weight.clone()
         weight[:-1, :-1] = weight[:-1, :-1].T.clone()
         return weight
 
     def negated(t):
-        weight = bounds.nearest_harmonium(t).weight.clone()
+        weight = bounds.projected_harmonium(t).weight.clone()
         weight[-1] *= -1
         return weight
 
@@ -319,7 +319,9 @@ def test_example_a1_in_closed_form(beta):
     torch.testing.assert_close(t.divergence, bounds.escape_kl(b).expand(4), **close)
     torch.testing.assert_close(t.alpha, bounds.escape_alpha(b), rtol=1e-9, atol=0.0)
     torch.testing.assert_close(t.posterior_error, bounds.escape_error(b).expand(4), **close)
-    torch.testing.assert_close(bounds.nearest_harmonium(t).error, bounds.escape_projection_error(b).expand(4), **close)
+    torch.testing.assert_close(
+        bounds.projected_harmonium(t).error, bounds.escape_projection_error(b).expand(4), **close
+    )
     torch.testing.assert_close(t.log_marginal, torch.full((4,), math.log(0.25), dtype=torch.float64), **close)
 
 

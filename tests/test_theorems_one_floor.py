@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from efvae import bounds
-from efvae.bounds import FAMILY_PAIRS, contrast_vae, guarded, nearest_harmonium, random_vae, tabled_vae, tabulate
+from efvae.bounds import FAMILY_PAIRS, contrast_vae, guarded, projected_harmonium, random_vae, tabled_vae, tabulate
 
 
 def generator(seed):
@@ -63,7 +63,7 @@ def test_the_worst_case_is_reached_by_a_vae_with_one_observation(floor, gap):
     assert float(t.epsilon) == pytest.approx(gap, rel=1e-9)
     assert float(t.alpha) == pytest.approx(floor, rel=1e-9)
     assert float(t.posterior_error[1]) == pytest.approx(worst, rel=1e-9)
-    assert float(nearest_harmonium(t).error[1]) == pytest.approx(worst, rel=1e-9)  # with one x the projection is 1
+    assert float(projected_harmonium(t).error[1]) == pytest.approx(worst, rel=1e-9)  # with one x the projection is 1
     assert float(t.posterior_error[1]) > 0.5 * (1 - floor) / floor * gap  # a quarter of the sharp constant fails
 
 
@@ -134,7 +134,7 @@ def test_a_floor_under_the_posterior_is_enough_for_theorem_2():
         torch.testing.assert_close(mended.log_q.exp().sum(0), torch.ones_like(t.data))
         assert float(mended.log_q.exp().amin()) >= min(float(t.log_p.exp().amin()) / 2, float(bounds.base_floor(t)))
         assert within(t, mended.posterior_error)
-        assert within(t, nearest_harmonium(mended).error)
+        assert within(t, projected_harmonium(mended).error)
 
 
 def test_the_bound_per_observation_in_the_proof():
@@ -155,13 +155,13 @@ def test_the_bound_per_observation_in_the_proof():
 def test_broken_forms_of_the_bound_without_encoder_floor_are_rejected():
     # The encoder left as it is: its regression is a harmonium that misses the bound.
     t = coin_tables(0.05, 1e-130, 0.3)
-    assert not within(t, nearest_harmonium(t).error)
-    assert within(t, nearest_harmonium(guarded(t)).error)
+    assert not within(t, projected_harmonium(t).error)
+    assert within(t, projected_harmonium(guarded(t)).error)
     # Only the first of the two constants, 4/α: a gap just beyond α²/2 costs log²(1/2α) at once.
     alpha = 0.02
     t = coin_tables(1.0, 0.5 * alpha, alpha)
     assert float(t.divergence) > alpha**2 / 2
-    error = nearest_harmonium(guarded(t)).error
+    error = projected_harmonium(guarded(t)).error
     assert within(t, error)
     assert float(error.amax()) > 4 * float(t.epsilon) / alpha
 
@@ -183,7 +183,7 @@ def test_without_the_posteriors_floor_theorem_2_is_false():
         errors.append(float(best.amax()))
         for seed in range(50):  # no other harmonium is better at its worst z
             noise = t * torch.randn(2, 3, dtype=torch.float64, generator=generator(seed))
-            weight = nearest_harmonium(tables).weight + noise
+            weight = projected_harmonium(tables).weight + noise
             bilinear = (tables.nu_extended @ weight @ tables.psi_extended.T).T
             off = (tables.log_h + tables.log_h_latent[:, None] + bilinear - tables.log_joint).square() @ tables.data
             assert float(off.amax()) >= share * t**2 / 16

@@ -15,7 +15,7 @@ from efvae.bounds.escape import (
     escape_vae,
 )
 from efvae.bounds.one_floor import base_floor, bound_posterior_floor, contrast_vae, guarded, tabled_vae
-from efvae.bounds.projection import Projection, nearest_harmonium
+from efvae.bounds.projection import Projection, projected_harmonium
 from efvae.bounds.scalars import (
     PAPER_CONSTANT,
     binary_kl,
@@ -53,8 +53,8 @@ __all__ = [
     "escape_vae",
     "guarded",
     "log_square_ratio",
-    "nearest_harmonium",
     "printed_52b",
+    "projected_harmonium",
     "random_vae",
     "saturation",
     "steps_a1",

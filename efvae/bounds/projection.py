@@ -9,7 +9,7 @@ from torch import Tensor
 
 from efvae.bounds.tables import Tables
 
-__all__ = ["Projection", "nearest_harmonium"]
+__all__ = ["Projection", "projected_harmonium"]
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,17 @@ class Projection:
     error: Tensor
 
 
-def nearest_harmonium(tables: Tables) -> Projection:
+def projected_harmonium(tables: Tables) -> Projection:
     """The harmonium that the proof of Proposition A.1 constructs.
 
     ::
 
         W~ = argmin_M Σ_x p_d(x) ‖ Mᵀ ν~(x) − g~(x) ‖²
 
-    Each column is a least-squares regression, weighted by p_d, of one coordinate of g~ on ν~: V W~ = P G with P the
-    projection onto the range of V in the inner product of p_d. Of several solutions the one of least norm is taken.
+    Not the harmonium of least error, which least squares over W~ in log p itself would give: it follows the encoder,
+    however far that is from the posterior. Each column is a least-squares regression, weighted by p_d, of one
+    coordinate of g~ on ν~: V W~ = P G with P the projection onto the range of V in the inner product of p_d. Of several
+    solutions the one of least norm is taken.
 
     Args:
         tables: the VAE.

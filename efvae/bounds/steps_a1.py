@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efvae.bounds.projection import nearest_harmonium
+from efvae.bounds.projection import projected_harmonium
 from efvae.bounds.tables import Tables
 
 __all__ = ["Step", "steps_a1"]
@@ -72,7 +72,7 @@ def steps_a1(tables: Tables) -> list[Step]:
     extended = t.psi_extended @ t.g_extended.T - t.f_extended @ t.nu_extended.T
     log_decoder = t.log_joint - p_z
     decoder_term = t.f_extended @ t.nu_extended.T
-    approximation = nearest_harmonium(t)
+    approximation = projected_harmonium(t)
     return [
         Step("eq-23a", t.log_q, from_encoder - t.B + log_h_latent, equal=True),
         Step("eq-23b", t.log_p, from_decoder - A + log_h + p_z - p_x, equal=True),
@@ -97,7 +97,7 @@ def _projection_steps(t: Tables) -> list[Step]:
     residual = V @ f - G @ psi  # (x, z), ξ of each z
     squared_norm = t.data @ residual.square()
     projected = _project(t, residual)
-    weight = nearest_harmonium(t).weight
+    weight = projected_harmonium(t).weight
     return [
         Step("eq-33a", residual, (t.log_p - t.log_q).T, equal=True),
         Step("eq-33b", squared_norm, t.posterior_error, equal=True),

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from efvae.bounds import nearest_harmonium, tabulate
+from efvae.bounds import projected_harmonium, tabulate
 from efvae.descent import minimize
 from efvae.estimators import Exact, gauss_hermite_nodes
 from efvae.exact import elbo, grid, posterior_kl
@@ -199,7 +199,7 @@ def _negative_elbo(vae: VAE, x: Tensor) -> Tensor:
 def _measure(vae: VAE, x: Tensor, variance: float) -> Stage:
     rule = grid([-6.0], [6.0], 2401)
     tables = tabulate(vae, x, torch.full((len(x),), 1 / len(x), dtype=torch.float64), rule)
-    off = (nearest_harmonium(tables).log_joint - tables.log_joint).square()
+    off = (projected_harmonium(tables).log_joint - tables.log_joint).square()
     weight = (tables.log_q + rule.log_weights[:, None]).exp()
     z = torch.linspace(-2.5, 2.5, 201, dtype=torch.float64)
     with torch.no_grad():

@@ -69,7 +69,7 @@ def worst_cases(epsilon: Tensor, alphas: Sequence[float]) -> Figure:
 
 
 def error_against_bound(groups: dict[str, tuple[Tensor, Tensor, Tensor]]) -> Figure:
-    """True error of the harmonium against the sharp bound, and their ratio over α.
+    """True error of the projected harmonium against the sharp bound, and their ratio over α.
 
     Args:
         groups: by name: α of each VAE, its bound 2(1 − α)ε/α, its true error at the worst z, each of shape ``(k,)``.

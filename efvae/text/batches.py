@@ -162,7 +162,7 @@ class Batch:
                 raise ValueError(f"transposed: expected a row for each of {len(self)} documents, got {len(values)}")
             result = values.new_empty(len(self.smoothing), values.shape[1])
             values, tiles = values.contiguous(), len(self.by_tile[0]) - 1
-            shared = values, self.smoothing, values.sum(0), result
+            shared = values, self.smoothing.contiguous(), values.sum(0), result
             spread(compiled.kernels().add_words, tiles, *self.by_tile, *shared, least=64)
             return result
         documents, counts, offsets = self._by_word
@@ -182,7 +182,8 @@ class Batch:
         """
         if self.words.dtype != torch.int32 and bool((self.words != self.words.int()).any()):
             raise IndexError("a word is outside the vocabulary")
-        documents = (part.numpy() for part in (self.words.int(), self.counts.float(), self.offsets.int()))
+        parts = self.words.int(), self.counts.float(), self.offsets.int()
+        documents = (part.detach().contiguous().numpy() for part in parts)
         return tuple(map(torch.from_numpy, compiled.kernels().by_tile(*documents, len(self.smoothing))))
 
     @cached_property
@@ -248,7 +249,7 @@ class Documents:
             x.indices.int(),
             x.counts,
             x.indptr[:-1].int(),
-            x.smoothing.float(),
+            x.smoothing.float().contiguous(),
             x.length().float(),
             log_saturated(x).float(),
         )
@@ -276,7 +277,7 @@ class Documents:
         """The same documents in another order; no large copy is made.
 
         Args:
-            order: a permutation, int64 on the host, shape ``(documents,)``.
+            order: numbers of documents, a permutation or some of them, int64 on the host.
 
         Own: own-fused-multinomial
         """
@@ -285,7 +286,7 @@ class Documents:
         return other
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The documents in batches; the last may be smaller.
+        """The documents in batches; the last may be smaller. A batch shares its memory with the others of the epoch.
 
         Args:
             size: documents in a batch.
@@ -298,8 +299,8 @@ class Documents:
             entries, sizes = self._some(self._order), bounds.diff()[self._order]
             bounds = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         ends = bounds.tolist()
-        for start in range(0, self.n_documents, size):
-            stop = min(start + size, self.n_documents)
+        for start in range(0, len(ends) - 1, size):
+            stop = min(start + size, len(ends) - 1)
             batch = entries.part(start, stop, ends[start], ends[stop])
             if self._order is not None:
                 batch = replace(batch, dense=self._dense(self._order[start:stop]))

@@ -94,10 +94,10 @@ def _sums(z: Tensor, weight: Tensor, bias: Tensor) -> _Sums | None:
 @functools.cache
 def _groups(bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sizes of the groups, what each bit adds to the row of its group, and the first row of each."""
-    sizes = torch.tensor(compiled.kernels().group_sizes(bits))
-    value = torch.zeros(bits, len(sizes), dtype=torch.float32)
-    for group, some in enumerate(torch.arange(bits).split(sizes.tolist())):
-        value[some, group] = 2.0 ** torch.arange(len(some), dtype=torch.float32)
+    sizes = torch.tensor(compiled.kernels().group_sizes(bits), device="cpu")
+    value = torch.zeros(bits, len(sizes), dtype=torch.float32, device="cpu")
+    for group, some in enumerate(torch.arange(bits, device="cpu").split(sizes.tolist())):
+        value[some, group] = 2.0 ** torch.arange(len(some), dtype=torch.float32, device="cpu")
     rows = 2**sizes
     return sizes, value, (rows.cumsum(0) - rows).int()
 
@@ -118,7 +118,7 @@ class _BitCosts(Function):
         sums, batch, kernels = ctx.sums, ctx.batch, compiled.kernels()
         share = (grad * batch.length).flatten() / sums.total
         # of a document's codes only their weighted sum meets its words
-        codes, weights = (grad[..., None] * z).sum(0), grad.sum(0)
+        codes, weights = (grad[..., None] * z).sum(0).contiguous(), grad.sum(0)
         sizes, _, _ = _groups(weight.shape[1])
         blocks, n_tables = -(-len(share) // kernels.ROWS), int((2**sizes).sum())
         order = torch.empty(blocks, len(sizes) * kernels.ROWS, dtype=torch.int32, device="cpu")
@@ -132,7 +132,7 @@ class _BitCosts(Function):
             *sorted_codes,
             share,
             *batch.by_tile,
-            *(codes, weights, batch.smoothing, codes.sum(0), weights.sum(0, keepdim=True)),
+            *(codes, weights, batch.smoothing.contiguous(), codes.sum(0), weights.sum(0, keepdim=True)),
             *(grad_weight, grad_bias),
             memory=2 * n_tables + weight.shape[1] + 1 + kernels.ROWS,
             step=4,

@@ -56,15 +56,12 @@ ROWS = 512
 PARTS = 32
 
 
-def _compiled(*, fastmath: set[str] | None = None) -> Callable[[F], F]:
-    def compiled(function: F) -> F:
-        decorate: Any = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=fastmath or False)
-        try:
-            return cast("F", decorate(function, cache=True))
-        except RuntimeError:  # no folder to keep compiled code in: each process compiles it
-            return cast("F", decorate(function))
-
-    return compiled
+def _compiled(function: F) -> F:
+    decorate: Any = functools.partial(numba.njit, nogil=True, error_model="numpy")
+    try:
+        return cast("F", decorate(cache=True)(function))
+    except RuntimeError:  # no folder to keep compiled code in: each process compiles it
+        return cast("F", decorate()(function))
 
 
 def _job(function: Callable[..., None]) -> Callable[[], Any]:
@@ -106,7 +103,7 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any
     return builder.bitcast(builder.gep(data, [builder.mul(row, ir.Constant(row.type, WORDS))]), _VECTOR.as_pointer())
 
 
-def _check(array: Any) -> None:
+def _check_table(array: Any) -> None:
     if not (
         isinstance(array, types.Array) and array.dtype == types.float32 and array.ndim == 2 and array.layout == "C"
     ):
@@ -116,7 +113,7 @@ def _check(array: Any) -> None:
 @intrinsic
 def _load(typing: Any, array: Any, row: Any) -> Any:
     """A row of an array of shape (rows, WORDS); no bounds are checked."""
-    _check(array)
+    _check_table(array)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         found = builder.load(_address(context, builder, signature.args[0], *arguments))
@@ -129,7 +126,7 @@ def _load(typing: Any, array: Any, row: Any) -> Any:
 @intrinsic
 def _store(typing: Any, array: Any, row: Any, vector: Any) -> Any:
     """Set a row of an array of shape (rows, WORDS); no bounds are checked."""
-    _check(array)
+    _check_table(array)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.store(arguments[2], _address(context, builder, signature.args[0], *arguments[:2])).align = 4
@@ -201,7 +198,7 @@ _SIDE = 16
 def _turn_square(typing: Any, source: Any, row: Any, column: Any, target: Any, to_row: Any, to_column: Any) -> Any:
     """Copy a square with rows and columns exchanged; no bounds are checked."""
     for array in (source, target):
-        _check(array)
+        _check_table(array)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         line = ir.VectorType(_FLOAT, _SIDE)
@@ -300,7 +297,8 @@ def job(n: int, step: int, arguments: Sequence[torch.Tensor]) -> Any:
         if not (array.is_contiguous() and array.is_cpu and len(shape) <= 3):
             raise TypeError("job: expected contiguous arrays on a CPU, of at most three axes")
         numbers += array.data_ptr(), 4 * _KINDS.get(array.dtype, 0) + len(shape), *shape, *(0, 0, 0)[len(shape) :]
-    return np.array(numbers, np.int64)
+    # loops read as many as there may be; what is missing is of no kind
+    return np.array(numbers + [0] * (HEAD + EACH * MOST_ARRAYS - len(numbers)), np.int64)
 
 
 def check(work: Any) -> None:
@@ -402,18 +400,19 @@ def group_sizes(bits: int) -> list[int]:
     return [(bits + i) // groups for i in reversed(range(groups))]
 
 
-#: Powers of r in 2^r − 1 − r, |r| ≤ ½ log 2, from the third on; minimax, by Cephes.
 _LOG2_E, _ROUND = np.float32(1.4426950408889634), np.float32(1.5 * 2**23)
+#: log 2 in two parts, the first with so few digits that n times it is exact.
 _LOG_2 = np.float32(0.693359375), np.float32(-2.12194440e-4)
+#: Coefficients of r⁷ to r² in e^r − 1 − r for |r| ≤ ½ log 2; minimax, by Cephes.
 _POWERS = tuple(
     map(np.float32, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 0.16666665459, 0.5))
 )
-_ZERO, _HALF, _ONE, _TINY, _MOST, _INFINITE = map(np.float32, (0, 0.5, 1, -87, 86, np.inf))
+_ZERO, _HALF, _ONE, _TINY, _LARGEST, _INFINITE = map(np.float32, (0, 0.5, 1, -87, 86, np.inf))
 
 
-@_compiled()
+@_compiled
 def _exp(x):
-    """exp x for x < 88 within a few rounding errors, 0 for x < −87."""
+    """exp x for x < 88 within a few rounding errors, 0 for x < −87; anything beyond and for NaN, which are refused."""
     whole = x * _fill(_LOG2_E) + _fill(_ROUND)
     n = whole - _fill(_ROUND)
     r = (x - n * _fill(_LOG_2[0])) - n * _fill(_LOG_2[1])
@@ -424,9 +423,9 @@ def _exp(x):
     return _where_less(x, _fill(_TINY), _fill(_ZERO), _scaled(power, whole))
 
 
-@_compiled()
+@_compiled
 def _table(weight, k0, sizes, tables, columns):
-    """Tables of one tile of words; Σ_j V_kj, Σ_j |V_kj| and the largest |V_kj| of its words.
+    """Tables of one tile of words; Σ_j V_kj, Σ_j |V_kj| and the largest |V_kj| of its words, which does not see NaN.
 
     Args:
         weight: V, shape (K, m).
@@ -460,7 +459,7 @@ def _table(weight, k0, sizes, tables, columns):
     return plain, absolute, largest
 
 
-@_compiled()
+@_compiled
 def _product(tables, code):
     """Π_g T_g[z_g] of a tile's words, for as many groups as :func:`group_sizes` gives."""
     found = _six(tables, code)
@@ -469,14 +468,14 @@ def _product(tables, code):
     return found
 
 
-@_compiled()
+@_compiled
 def _six(tables, code):
     return ((_load(tables, code[0]) * _load(tables, code[1])) * (_load(tables, code[2]) * _load(tables, code[3]))) * (
         _load(tables, code[4]) * _load(tables, code[5])
     )
 
 
-@_compiled()
+@_compiled
 def _gather(values, order, starts, sums, first):
     """Add up the rows that have a code of a group, for all groups; to nothing if these rows are the first."""
     for code in range(len(sums)):
@@ -494,7 +493,7 @@ def _gather(values, order, starts, sums, first):
         _store(sums, code, found)
 
 
-@_compiled()
+@_compiled
 def _fold(sums, sizes, result):
     """From sums for each code of a group to sums for each of its bits; sums[0] becomes the sum over all."""
     row = j = 0
@@ -539,7 +538,7 @@ def totals(data):
                 k0 = tile * WORDS
                 n = min(WORDS, len(bias) - k0)
                 plain, absolute, largest = _table(weight, k0, sizes, mine[:n_tables], mine[n_tables:])
-                _store(size, tile, _where_less(largest, _fill(_MOST), absolute, _fill(_INFINITE)))
+                _store(size, tile, _where_less(largest, _fill(_LARGEST), absolute, _fill(_INFINITE)))
                 log_base[tile, n:] = 0.0
                 for k in range(n):
                     log_base[tile, k] = bias[k0 + k] - shift[0]
@@ -641,7 +640,7 @@ def sort_places(data):
     _end(job)
 
 
-@_compiled()
+@_compiled
 def by_tile(words, counts, offsets, n_words):
     """The entries of documents sorted by tiles of words: where each tile begins, documents, words, counts.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from efvae.estimators import Estimator, Exact
-from efvae.estimators.base import with_gradient
 from efvae.families import Bernoulli, all_bits
 from efvae.networks import mlp
 from efvae.text import bit_costs, compiled, dense_bound, row_kernels
@@ -19,7 +20,7 @@ from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
 from efvae.text.listed import LISTED, expected_partition, word_partition
 from efvae.word_counts import WordCounts
 
-__all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "exact_bits", "table_cost"]
+__all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "divergence", "exact_bits", "table_cost"]
 
 #: Linear on counts (e1), two hidden layers on frequencies (e2), linear on frequencies (e3).
 ENCODERS = ("e1", "e2", "e3")
@@ -219,7 +220,7 @@ class TextVAE(nn.Module):
         q = self.posterior(batch)
         if dense_bound.serves_estimator(estimator, q.eta):
             return dense_bound.pair_bound(q.eta, self.costs(batch), estimator, self._products, generator)
-        kl = _divergence(q.eta)
+        kl = divergence(q.eta)
         if isinstance(estimator, Exact) and LISTED_BITS < self.bits <= exact_bits(self.depth):
             return self._affine_costs(batch, q.mean(), expected_partition(self._partition(), q.eta)) + kl, kl.detach()
         return estimator.expectation(q, self.costs(batch), generator) + kl, kl.detach()
@@ -284,22 +285,43 @@ class TextVAE(nn.Module):
         return hidden if row_kernels.available(z.device) else hidden.float()
 
 
-def _divergence(eta: Tensor) -> Tensor:
-    """KL(q ‖ uniform) of bits in nats, shape ``(documents,)``, as ``m log 2 − H``.
+class _Divergence(Function):
+    @staticmethod
+    def forward(ctx: Any, eta: Tensor) -> Tensor:
+        ctx.save_for_backward(eta)
+        size = eta.abs()
+        power = (-size).exp()
+        entropy = power.log1p().addcmul_(size, power / (power + 1))
+        kl: Tensor = eta.shape[-1] * math.log(2) - entropy.sum(-1)
+        return kl
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (eta,) = ctx.saved_tensors
+        rarer = torch.sigmoid(-eta.abs())
+        result: Tensor = grad[..., None] * (eta * rarer * (1 - rarer))
+        return result
+
+
+def divergence(eta: Tensor) -> Tensor:
+    """KL(q ‖ uniform) of bits in nats, ``m log 2 − H``.
 
     ::
 
         H = Σ_i log(1 + e^−|η_i|) + |η_i| σ(−|η_i|),   dKL / dη_i = η_i σ(η_i) σ(−η_i)
 
-    Half of the operations of the entropy of :class:`~efvae.families.Bernoulli` and of its gradient; one derivative.
+    Half of the operations of the entropy of :class:`~efvae.families.Bernoulli` and of its gradient.
+
+    Args:
+        eta: logits, shape ``(documents, m)``.
+
+    Returns:
+        Shape ``(documents,)``.
+
+    Own: own-text-training
     """
-    with torch.no_grad():
-        size = eta.abs()
-        rarer = (-size).exp()
-        entropy, rarer = rarer.log1p(), rarer / (rarer + 1)
-        kl = eta.shape[-1] * math.log(2) - entropy.addcmul_(size, rarer).sum(-1)
-        gradient = eta * rarer * (1 - rarer)
-    return with_gradient(kl, gradient, eta)
+    result: Tensor = _Divergence.apply(eta)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _listing(device: torch.device) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +13,7 @@ from efvae.devices import Repeated, Streams, matmul_precision
 from efvae.estimators import Estimator
 from efvae.text.batches import Documents
 from efvae.text.dense import AnyBatch, DenseBatch, DenseDocuments
-from efvae.text.model import TextVAE
+from efvae.text.model import TextVAE, divergence
 
 __all__ = ["Corpora", "FixedPasses", "Passes", "SparsePasses", "evaluate", "passes"]
 
@@ -118,7 +117,7 @@ def evaluate(
     nelbos, kls = [], []
     for batch in documents.batches(piece):
         q = model.posterior(batch)
-        kl = model.bits * math.log(2) - q.entropy()
+        kl = divergence(q.eta)
         nelbos.append(model.costs(batch, layer)(q.sample((1,), generator))[0] + kl)
         kls.append(kl)
     model.train(training)
