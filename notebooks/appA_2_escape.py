@@ -64,8 +64,8 @@ for beta in betas[4::4]:
 
 # %% [markdown]
 # The gap has a maximum and then falls like $2\beta e^{-2\beta}$, while the log-probabilities drift apart like $\beta$. The bound of
-# {prf:ref}`thm-2` is not contradicted: it divides by a floor that falls like $e^{-4\beta}$, faster than the gap. Times $\alpha$ it
-# vanishes, $2(1 - \alpha)\varepsilon \to 0$, and that is all it says here.
+# {prf:ref}`thm-2` is not contradicted: it divides by a floor that falls like $e^{-4\beta}$, faster than the gap.
+# So it says nothing here.
 
 # %%
 fine = torch.linspace(0.01, 3.0, 3000)

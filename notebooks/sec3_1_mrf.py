@@ -66,8 +66,8 @@ print(f"26 bits: B = {large.log_partition():.4f}, by 2^12 terms and by 2^14 term
 # ## Gibbs sampling, when it works and when not
 #
 # Block Gibbs draws one group given the other. Chains start at a uniform code; after each number of sweeps the means of the
-# 26 bits over 2000 chains are compared with the exact ones. The second model has strong couplings and two modes (all bits on, all bits off), of
-# nearly equal weight, the off state slightly the likelier. Chains choose a mode at the start and keep it.
+# 26 bits over 2000 chains are compared with the exact ones. The second model has strong couplings and two modes (all bits on, all bits off), the off
+# state a little more than twice as likely. Chains choose a mode at the start and keep it.
 
 # %%
 strong = torch.cat([torch.full((12,), -28.03), torch.full((14,), -24.03), torch.full((168,), 4.0)])
@@ -232,7 +232,7 @@ plt.show()
 
 # %% [markdown]
 # The larger family closes about half of the gap or more, and no network closes the rest of it. With a hidden layer little is left to amortize; what is left is
-# slightly more for the families in the middle, whose outputs share the same units. With all states nothing is left, even for the affine network: for *any* decoder,
+# slightly more for the families in the middle, perhaps because more outputs share the same units. With all states nothing is left, even for the affine network: for *any* decoder,
 # $\log p(z \given x)$ is affine in $x$ for each $z$, up to a term that is the same for all $z$ ({prf:ref}`own-both-parts`).
 #
 # To try: `group_1 = 1, group_2 = 1` is a code of two bits, where the Ising family already holds all distributions; `scale = 0.5` makes the
