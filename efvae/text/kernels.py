@@ -522,8 +522,8 @@ def totals(data):
         sizes: bits of each group.
         codes: the rows of its tables that each code takes, shape (codes, groups).
         log_base, base: written, log b without the shift and b, shape (tiles, WORDS); beyond the last word 0.
-        size: written, Σ_j |V_kj|, infinite if an entry is beyond ±86, whose exponential float32 does not hold; same
-            shape.
+        size: written, sums of absolute values of a row of V, infinite if an entry is beyond ±86, whose exponential
+            float32 does not hold; same shape.
         result: added to, shape (PARTS, codes).
     """
     job, member = _begin(data)

@@ -310,7 +310,7 @@ def divergence(eta: Tensor) -> Tensor:
 
         H = Σ_i log(1 + e^−|η_i|) + |η_i| σ(−|η_i|),   dKL / dη_i = η_i σ(η_i) σ(−η_i)
 
-    Half of the operations of the entropy of :class:`~efvae.families.Bernoulli` and of its gradient.
+    Half of the operations of the entropy of :class:`~efvae.families.bernoulli.Bernoulli` and of its gradient.
 
     Args:
         eta: logits, shape ``(documents, m)``.
