@@ -5,9 +5,13 @@ Own: own-text-claims
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol as Interface
+
+from scipy import stats
 
 from efvae.records import Record
 from efvae.text.model import ENCODERS
@@ -78,6 +82,15 @@ class Comparison:
     def alike(self) -> bool:
         """Whether all seeds have the same sign."""
         return len({difference < 0 for difference in self.differences}) == 1
+
+    @property
+    def decided(self) -> bool:
+        """Whether a t test of the paired differences, two-sided at 5 %, tells their mean from zero."""
+        n = len(self.differences)
+        if n < 2:
+            return False
+        error = statistics.stdev(self.differences) / math.sqrt(n)
+        return abs(statistics.fmean(self.differences)) > error * float(stats.t.ppf(0.975, n - 1))
 
     @property
     def verdict(self) -> str:
@@ -168,18 +181,28 @@ def _comparisons(claim: Claim, cells: Cells, paper: Mapping[tuple[str, Cell], fl
 def summary(comparisons: Sequence[Comparison]) -> tuple[str, str]:
     """In how many pairs a claim holds, in words: by the printed numbers, and by ours.
 
+    A verdict counts signs, which two or three seeds share by chance in a half or a quarter of the pairs. So each of
+    ours is followed by the number of pairs that the t test decides.
+
     Own: own-text-claims
     """
     n = len(comparisons)
 
-    def counted(signs: list[str]) -> str:
-        others = [f"{name} in {signs.count(name)}" for name in ("fails", "tie", "undecided") if name in signs]
-        return ", ".join([f"holds in {signs.count('holds')} of {n - signs.count('open')}", *others])
+    def counted(signs: list[str], by_t: list[str] | None = None) -> str:
+        def tested(name: str) -> str:
+            if by_t is None or name not in signs or name not in ("holds", "fails"):
+                return ""
+            return f" ({by_t.count(name)} by t)"
+
+        others = ("fails", "tie", "undecided")
+        said = [f"{name} in {signs.count(name)}{tested(name)}" for name in others if name in signs]
+        return ", ".join([f"holds in {signs.count('holds')} of {n - signs.count('open')}{tested('holds')}", *said])
 
     printed = [_sign(c.paper) for c in comparisons]
     ours = [c.verdict for c in comparisons]
+    by_t = [c.verdict for c in comparisons if c.decided]
     paper = "prints no numbers" if set(printed) == {"open"} else counted(printed)
-    run = "open, no pair run" if set(ours) == {"open"} else f"{counted(ours)}, open in {ours.count('open')}"
+    run = "open, no pair run" if set(ours) == {"open"} else f"{counted(ours, by_t)}, open in {ours.count('open')}"
     return paper, run
 
 
@@ -194,5 +217,5 @@ def told(comparisons: Sequence[Comparison]) -> str:
             pair = f"{c.of:12} {c.first[0]:2} bits, layers {c.first[1]} {c.first[2]} − {c.second[1]} {c.second[2]}"
             paper = "–" if c.paper is None else f"{c.paper:+.0f}"
             ours = f"{c.ours:+.1f}" + (f" ± {c.spread:.1f}" if c.spread is not None else "")
-            lines.append(f"{pair}  {paper:>5}  {ours:>13}  {c.verdict}")
+            lines.append(f"{pair}  {paper:>5}  {ours:>13}  {c.verdict}{' by t' if c.decided else ''}")
     return "\n".join(["pair" + " " * 37 + "paper           ours", *lines]) if lines else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "cells_of",
     "config",
     "entries",
+    "laid_out",
     "mean_and_spread",
     "printed",
     "settings",
@@ -195,6 +196,35 @@ def values(records: Iterable[Record], metric: str) -> list[float]:
     """
     found = (record.metrics.get(metric) for record in records)
     return [value for value in found if value is not None]
+
+
+def laid_out(rows: Sequence[Entry]) -> str:
+    """Entries in the layout of the paper: printed number / ours in whole nats, ``!`` for a miss.
+
+    Args:
+        rows: of one protocol, all 72; a dash stands for what was not run.
+
+    Paper: tab-2
+    Own: own-text-table
+    """
+    found = {(row.split, row.cell): row for row in rows}
+
+    def number(row: Entry) -> str:
+        ours = "–" if row.ours is None else f"{row.ours:.0f}"
+        return f"{row.paper:3.0f}/{ours:>3}{'!' if row.verdict == 'miss' else ' '}"
+
+    def across(of: Callable[[int, str], str]) -> str:
+        return "  ".join(" ".join(of(depth, encoder) for encoder in ENCODERS) for depth in DEPTHS)
+
+    lines = []
+    for split in SPLITS:
+        lines += [
+            f"{split}, layers of the decoder",
+            "    " + across(lambda depth, encoder: f"{depth if encoder == ENCODERS[0] else '':<8}"),
+            "    " + across(lambda _, encoder: f"{encoder:^7} "),
+        ]
+        lines += [f"{m:3} " + across(lambda d, e, m=m, split=split: number(found[split, (m, d, e)])) for m in BITS]  # type: ignore[misc]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def told(rows: Sequence[Entry]) -> str:

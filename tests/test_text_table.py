@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import scipy.stats
 
 from efvae import records, scoreboard, text_claims, text_table
 from efvae.experiments.text import STEM
@@ -102,6 +103,33 @@ def test_claims_by_the_printed_numbers(paper):
     assert all(c.paper is None for c in compare(CLAIMS["collapse"], {}, paper))
 
 
+def test_the_table_in_the_papers_layout(tmp_path, paper):
+    for seed, nelbo in ((0, 166.4), (1, 165.4)):
+        store(tmp_path, (32, 2, "e1"), nelbo, 405.0, seed=seed)
+    lines = text_table.laid_out(text_table.entries(cells_of(tmp_path), paper)).splitlines()
+    assert [line for line in lines if line.endswith("layers of the decoder")] == [lines[0], lines[7]]
+    train, test = lines[5].split(), lines[12].split()
+    assert train == [
+        "32",
+        "337/",
+        "–",
+        "358/",
+        "–",
+        "412/",
+        "–",
+        "165/",
+        "–",
+        "189/",
+        "–",
+        "403/",
+        "–",
+        "132/166!",
+        *train[14:],
+    ]
+    assert test[13] == "406/405"
+    assert max(map(len, lines)) <= 88
+
+
 def test_differences_are_paired_by_seed(tmp_path, paper):
     for seed, first, second in ((0, 410.0, 430.0), (1, 415.0, 433.0), (2, 400.0, None), (3, None, 900.0)):
         for encoder, number in (("e1", first), ("e2", second)):
@@ -111,11 +139,19 @@ def test_differences_are_paired_by_seed(tmp_path, paper):
     (test,) = [c for c in found if c.differences and c.of == "test"]
     assert test.differences == (-20.0, -18.0)
     assert (test.ours, test.spread, test.paper) == (-19.0, None, 396 - 413)
-    assert text_claims.summary(found) == ("holds in 24 of 24", "holds in 1 of 2, tie in 1, open in 22")
+    assert text_claims.summary(found) == ("holds in 24 of 24", "holds in 1 of 2 (1 by t), tie in 1, open in 22")
     assert "test         32 bits, layers 0 e1 − 0 e2    -17          -19.0  holds" in text_claims.told(found)
     store(tmp_path, (32, 0, "e2"), 1.0, 417.0, seed=2)
     (test,) = [c for c in compare(CLAIMS["e1-e2"], cells_of(tmp_path), paper) if c.differences and c.of == "test"]
     assert test.spread == statistics.stdev([-20, -18, -17])
+
+
+@pytest.mark.parametrize("differences", [(-3.0, -0.1), (-3.0, -2.9), (1.0, 2.0, 0.5), (1.0, 2.0, 1.5), (0.0, 0.0)])
+def test_a_pair_is_decided_as_by_scipys_t_test(differences):
+    found = text_claims.Comparison("test", (8, 0, "e1"), (8, 0, "e2"), None, differences)
+    p_value = scipy.stats.ttest_1samp(differences, 0).pvalue  # NaN if all are zero
+    assert found.decided == (p_value < 0.05)
+    assert not text_claims.Comparison("test", (8, 0, "e1"), (8, 0, "e2"), None, differences[:1]).decided
 
 
 def test_depth_claims_use_gap_between_splits_and_kl(tmp_path, paper):
@@ -125,5 +161,5 @@ def test_depth_claims_use_gap_between_splits_and_kl(tmp_path, paper):
     only = {name: [c.ours for c in compare(CLAIMS[name], cells, paper) if c.ours is not None] for name in CLAIMS}
     assert only == {"e1-e2": [], "e2-e3": [], "linear": [-10.0], "overfit": [90.0 - 270.0], "collapse": [5.0]}
     collapse = text_claims.summary(compare(CLAIMS["collapse"], cells, paper))
-    assert collapse == ("prints no numbers", "holds in 0 of 1, fails in 1, open in 23")
+    assert collapse == ("prints no numbers", "holds in 0 of 1, fails in 1 (0 by t), open in 23")
     assert text_claims.summary(compare(CLAIMS["e1-e2"], cells, paper))[1] == "open, no pair run"

@@ -56,7 +56,9 @@ EXPLAINED = {
     "tab-1": "The data may not be redistributed and the paper's generator is not published, so tolerances are wide: "
     "a tenth of the printed number (0.05 for the smallest).",
     "tab-2": "Negative ELBO relative to the saturated multinomial, per document: its floor is 0. Training as in "
-    "Appendix C.2: 1000 epochs with one pair of codes for each document, then 500 with ten. Where there are fewer "
+    "Appendix C.2: 1000 epochs with one pair of codes for each document, then 500 with ten. As in the paper a number "
+    "is the lowest of all epochs, for each split at an epoch of its own, so that the test set selects; the training "
+    "NELBO is taken while the weights move. Where there are fewer "
     "than three seeds, another run of the cell may end a few nats away ([how far](../notebooks/sec4_3_text)).",
 }
 
