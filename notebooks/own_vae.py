@@ -94,7 +94,7 @@ for name, objective in objectives.items():
     curves[name] = fit(vae, loss, batch, settings, evaluate=partial(curve_point, vae))
     vae.requires_grad_(requires_grad=False)
 
-# %% mystnb={"figure": {"name": "own-your-vae-curves", "caption": "Log-likelihood (lines) and ELBO (dashes) of the training images along four trainings from the same first weights, both by listing all codes; nats for each image. The ELBO of the model that is trained by its likelihood is left out: its encoder is not trained. Computed live."}, "image": {"alt": "Curves that rise and level off. The model trained by its likelihood ends highest, then that of the exact ELBO, of DisARM, of straight-through. The dashes of the last are the furthest below their line."}}
+# %% mystnb={"figure": {"name": "own-your-vae-curves", "caption": "Log-likelihood (lines) and ELBO (dashes) of the training images along four trainings from the same first weights, both by listing all codes; nats for each image. They level off because the rate falls, not because they are at an optimum. The ELBO of the model that is trained by its likelihood is left out: its encoder is not trained. Computed live."}, "image": {"alt": "Curves that rise and level off. The model trained by its likelihood ends highest, then that of the exact ELBO, of DisARM, of straight-through. The dashes of the last are the furthest below their line."}}
 figure = plots.likelihood_and_bound(curves, encoderless="exact likelihood")
 plt.show()
 
@@ -104,12 +104,12 @@ plt.show()
 # {py:mod}`efvae.exact` lists all codes: no sampling, no bound. The gap between likelihood and ELBO is then split in two
 # ({eq}`own-gap-parts`). The *family* part is left by the best independent bits for each image on its own, so that
 # no encoder network with this family, however deep, can do without it. The rest, *amortization*, is the network's: it has to serve all
-# images, and is not trained to the end.
+# images, and is not trained to the end. Of the training images the first 300 are taken here, since the best bits for each image take a while; further down it is all of them.
 
 # %% tags=["nbval-ignore-output"]
-some = {"train": train[:300], "test": test}  # the best bits for each image take a while
+some = {"300 of train": train[:300], "test": test}
 parts = {}
-print("model             images  log p(x)     ELBO    gap  family  amortization")
+print("model             images        log p(x)     ELBO    gap  family  amortization")
 for name in list(objectives)[:3]:
     for split, x in some.items():
         likelihood, bound = (f(models[name], x, rule).mean() for f in (exact.log_marginal, exact.elbo))
@@ -118,7 +118,7 @@ for name in list(objectives)[:3]:
         assert abs(gap.total - (likelihood - bound)) < 1e-9
         assert min(gap.family, gap.amortization) > -1e-9
         numbers = f"{likelihood:9.2f} {bound:8.2f} {gap.total:6.2f} {gap.family:7.2f} {gap.amortization:13.2f}"
-        print(f"{name:17} {split:6} {numbers}")
+        print(f"{name:17} {split:12} {numbers}")
 
 # %% [markdown]
 # Most of the gap is the network's, although it has a hidden layer. To see whether it is too small or was not trained to the end, the
@@ -142,7 +142,7 @@ for label, (family, outputs) in families.items():
 gap_now = exact.posterior_kl(vae, train, rule).mean()
 print(f"as trained with the decoder  {'':8} {gap_now:20.2f}")
 if defaults:
-    assert abs(left["independent bits", 1] - parts["DisARM", "train"].family) < 0.02  # nearly the least
+    assert abs(left["independent bits", 1] - parts["DisARM", "300 of train"].family) < 0.02  # nearly the least
     assert left["halves interact", 1] < left["independent bits", 1] < left["independent bits", 0] < gap_now
 
 # %% [markdown]
@@ -153,22 +153,22 @@ if defaults:
 # ## What did training by the bound cost?
 #
 # The gap does not tell: the decoder may have moved to where the gap is small. So likelihoods are compared, all with the same decoder
-# network and steps. From the exact likelihood to the exact ELBO is the price of the bound, for this encoder network;
-# from there to DisARM is the price of a noisy gradient in as many steps. The distance to the consistent set is that of the log-joint from the
-# nearest log-bilinear function ({prf:ref}`own-projection`), zero for a restricted Boltzmann machine only.
+# network and steps. From the exact likelihood to the exact ELBO is the price of the bound, for this encoder network and
+# in as many steps: a price below zero means that neither is near its optimum. From there to DisARM is the price of a noisy gradient. The distance to the consistent set is that of the log-joint from the
+# nearest log-bilinear function ({prf:ref}`own-projection`), root mean square over images and codes in nats, zero for a restricted Boltzmann machine only.
 
 # %% tags=["nbval-ignore-output"]
-print("trained by        log p(x), train     test  distance to harmonia")
+print("trained by        log p(x), train     test  distance to harmonia, rms")
 reached, away = {}, {}
 for name, vae in models.items():
     reached[name] = [exact.log_marginal(vae, x, rule).mean() for x in (train, test)]
     away[name] = distance(joint_table(vae, train, rule))
-    print(f"{name:17} {reached[name][0]:15.2f} {reached[name][1]:8.2f} {away[name]:17.1f}")
+    print(f"{name:17} {reached[name][0]:15.2f} {reached[name][1]:8.2f} {away[name]:22.1f}")
 price = reached["exact likelihood"][0] - reached["exact ELBO"][0]
 gap_left = exact.posterior_kl(models["exact ELBO"], train, rule).mean()
-print(f"price of the bound {price:.2f}, gap {gap_left:.2f}")
+print(f"price of the bound {price:.2f}, gap {gap_left:.2f}, together {price + gap_left:.2f}")
 if defaults:
-    assert price > 2 * gap_left
+    assert price > gap_left
     assert (
         reached["straight-through"][0]
         < reached["DisARM"][0]
@@ -177,11 +177,11 @@ if defaults:
     )
 
 # %% [markdown]
-# The price is larger than the gap that is left: anyone who looks only at the gap sees less than half of it. One seed; run others before you say
-# so of your own model.
+# Price and gap together are what the ELBO lacks to the likelihood that this decoder reaches in as many steps. With the default values, and with the seeds 1 and 2, the gap is less than half of that: anyone who looks only at the gap
+# misses the larger part. Run other seeds, and longer, before you say so of your own model.
 #
 # {prf:ref}`thm-2` bounds the distance to some harmonium by the gap, but needs a floor $\alpha$ under all posterior
-# probabilities. A model of images has none worth the name: some codes are next to impossible for some images, the
+# probabilities. With the default values there is none worth the name: some codes are next to impossible for some images, and the
 # bound is finite and of no use. A floor that goes to zero is also what {doc}`appA_2_escape` is about.
 
 # %% tags=["nbval-ignore-output"]
@@ -219,7 +219,7 @@ for label, vae in ((f"{bits} bits, DisARM", models["DisARM"]), (f"{many_bits} bi
 # ## Codes that are not discrete
 #
 # With a continuous code only the rule of points changes: a quadrature in place of the list. Two Gaussian coordinates, the gradient by
-# {py:class}`~efvae.estimators.reparameterized.Reparameterized` draws. That the grid is fine enough is seen by halving it.
+# {py:class}`~efvae.estimators.reparameterized.Reparameterized` draws. The grid covers prior and encoder to six standard deviations; that it is fine enough is seen by halving it.
 
 # %%
 torch.manual_seed(seed)
@@ -231,7 +231,9 @@ fit(plane, lambda x, g: -elbo(plane, x, Reparameterized(1), g), batch, settings)
 plane.requires_grad_(requires_grad=False)
 
 few = test[:50]
-fine, coarse = (exact.grid([-6.0] * 2, [6.0] * 2, points) for points in (161, 81))
+q = plane.encoder(few)
+edge = max(6.0, float((q.location.abs() + 6 * q.variance.sqrt()).max()))
+fine, coarse = (exact.grid([-edge] * 2, [edge] * 2, points) for points in (161, 81))
 likelihood, bound = exact.log_marginal(plane, few, fine), exact.elbo(plane, few, fine)
 assert (exact.log_marginal(plane, few, coarse) - likelihood).abs().max() < 1e-3
 start = encoder(few)

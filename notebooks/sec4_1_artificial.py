@@ -68,15 +68,18 @@ if results_dir:
 paper = [target for target in scoreboard.targets() if target.item == "app-c1"]
 recorded = replace(artificial.RECORDED, encoder="factorized")
 stored = records.load_like(artificial.STEM, recorded)
+elsewhere = "" if distance == 1 else "  (at scale 1)"
 for target in paper:
     name, printed, tolerance = target.metric, float(target.paper), float(target.tolerance)
     values = [record.metrics[name] for record in stored]
     live = network.record.metrics[name]
     print(target.quantity)
-    print(f"  paper            {target.paper}")
+    print(f"  paper            {target.paper}{elsewhere}")
     print(f"  oracle           {oracle.record.metrics[name]:.3f}")
     if name != "negative_entropy":  # the truth's, which no seed changes
-        print(f"  {len(stored)} stored seeds  {statistics.mean(values):.4f} ± {statistics.stdev(values):.5f}")
+        print(
+            f"  {len(stored)} stored seeds  {statistics.mean(values):.4f} ± {statistics.stdev(values):.0e}{elsewhere}"
+        )
     print(f"  this run         {live:.2f}")
     if paper_setting:
         assert abs(live - printed) < tolerance
@@ -121,7 +124,7 @@ figure = plots.fig_2(
 plt.show()
 
 # %% [markdown]
-# How often two of these maps name the same code, for data from the truth. The trained decoder follows its encoder, away from
+# How often two of these maps name the same code, for data from the truth. At scale 1 the trained decoder follows its encoder, away from
 # the truth. It does not go far towards the harmonium: the maps of encoder and decoder are only a little nearer to the harmonium's
 # than the map of the truth is, and they agree with the truth's on more of the data. What they share with the harmonium is how the regions meet.
 
@@ -138,8 +141,14 @@ maps = {
     "model": most_probable(exact.log_posterior(oracle.vae, x, codes())),
     "harmonium": most_probable(exact.log_posterior(harmonium.as_vae(), x, codes())),
 }
+agree = {}
 for first, second in itertools.combinations(maps, 2):
-    print(f"{first:7} and {second:10} agree: {100 * float(weights @ (maps[first] == maps[second]).double()):.0f} %")
+    agree[first, second] = float(weights @ (maps[first] == maps[second]).double())
+    print(f"{first:7} and {second:10} agree: {agree[first, second]:.0%}")
+if distance == 1:
+    for name in ("encoder", "model"):
+        assert 0.01 <= agree[name, "harmonium"] - agree["truth", "harmonium"] < 0.035
+        assert agree["truth", name] > agree[name, "harmonium"]
 
 # %% [markdown]
 # These are the oracle's encoder and decoder, so the differences are due to the family, not to a network.
@@ -183,7 +192,7 @@ if distance == 1:
 #
 # Its posterior is factorized and exact at the same time, as {prf:ref}`own-four-centers` says: the four centers form a
 # parallelogram and the prior is its own marginal. At scale 1 its likelihood is lower than the ELBO of the jointly trained
-# VAE; nearer to one another it is not.
+# VAE.
 
 # %%
 corners = harmonium.visible(harmonium.visible_eta(bits)).location
@@ -225,7 +234,7 @@ for name, vae in (("truth", oracle.truth), ("after joint training", oracle.vae))
 if distance == 1:
     assert rectangle_likelihood < oracle.record.metrics["elbo_pretrained"]
 if paper_setting:
-    assert all(after < 0.6 * before for before, after in zip(*defects.values(), strict=True))
+    assert all(0.395 < after / before < 0.6 for before, after in zip(*defects.values(), strict=True))
 
 # %% [markdown]
 # ## Through both stages
@@ -310,6 +319,9 @@ twice_gap = evaluate(mean_field_vae(centers_of(twice), config.sigma), twice_rule
 print(f"truth at scale {2 * distance:g}")
 print(f"  mean entropy of the code given x, nats  {entropy:.3f}")
 print(f"  gap of the best factorized encoder      {twice_gap:.3f}")
+if distance == 1:
+    assert twice_gap < 0.2 * oracle.record.metrics["gap_pretrained"]
+    assert of_oracle[2.0]["approximation_error"] < 0.005  # likelihood lost there
 
 # %% [markdown]
 # ## Not the only optimum

@@ -110,7 +110,9 @@ def expectation_rule(model: VAE, sigma: float, points: int = GRID_POINTS) -> exa
     log_weights = box.log_weights + exact.log_marginal(model, box.points, codes())
     mass = float(log_weights.exp().sum())
     if not abs(mass - 1) < COVERAGE:
-        raise ValueError(f"a grid of {points} points a side sums the truth to {mass:.6g}: take more, or a larger sigma")
+        raise ValueError(
+            f"a grid of {points} points a side sums the truth to 1 {mass - 1:+.1e}: take more, or a larger sigma"
+        )
     keep = log_weights > LOG_WEIGHT_FLOOR
     return exact.Rule(box.points[keep], log_weights[keep])
 

@@ -23,9 +23,17 @@ def likelihood_and_bound(curves: Mapping[str, Mapping[str, Sequence[float]]], en
     """
     figure, ax = plt.subplots(figsize=(6.0, 3.6), dpi=130, layout="constrained")
     for (name, curve), (colour, marker) in zip(curves.items(), STYLES, strict=False):
-        ax.plot(curve["step"], curve["log_marginal"], "-", color=colour, marker=marker, markersize=3.5, label=name)
+        ax.plot(
+            curve["step"],
+            curve["log_marginal"],
+            "-",
+            color=colour,
+            marker=marker,
+            markersize=3.5,
+            label=f"trained by {name}: log p(x)",
+        )
         if name != encoderless:
-            ax.plot(curve["step"], curve["elbo"], "--", color=colour, label=f"{name}, ELBO")
+            ax.plot(curve["step"], curve["elbo"], "--", color=colour, label=f"trained by {name}: ELBO")
     ax.set_xlabel("training step")
     ax.set_ylabel("nats for each image")
     ax.legend(fontsize=8, frameon=False)

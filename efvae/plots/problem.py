@@ -61,7 +61,7 @@ def trade_off(
     ax.plot(
         [], [], color="0.25", linewidth=0.9, label=r"$\mathcal{L}(\theta_{\mathrm{ML}})-\mathcal{L}(\theta)$ [nats]"
     )
-    ax.plot(*path.T, ".", color=BLACK, markersize=4, label=r"maximisers of $\mathcal{L}-\beta F$, $\beta$ from 0 up")
+    ax.plot(*path.T, ".", color=BLACK, markersize=4, label=r"maximisers of $\mathcal{L}-\beta F$, growing $\beta$")
     marks: Sequence[tuple[Tensor, str, str, float, str]] = [
         (ml, "o", BLACK, 8, r"$\theta_{\mathrm{ML}}$"),
         (consistent, "s", VERMILION, 8, r"best consistent $\theta$"),
