@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efvae import places
 
-__all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint", "write_tensors"]
+__all__ = ["CheckpointError", "fill", "load_checkpoint", "save_checkpoint", "write_tensors"]
 
 
 class CheckpointError(RuntimeError):
@@ -57,6 +57,25 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) 
     finally:
         with contextlib.suppress(OSError):  # there is none, or its folder could not be made
             part.unlink()
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Give a model the tensors of a file.
+
+    Args:
+        model: filled in place.
+        tensors: by the names of its state.
+        path: the file that messages name.
+
+    Raises:
+        CheckpointError: other names or shapes than the model's, which is unchanged then.
+    """
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    found = {key: value.shape for key, value in tensors.items()}
+    wrong = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))
+    if wrong:
+        raise CheckpointError(f"checkpoint {path} is of another architecture ({wrong[0]} differs): delete it", path)
+    model.load_state_dict(tensors)
 
 
 def save_checkpoint(
@@ -110,7 +129,7 @@ def load_checkpoint(
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["efvae"])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step, curve, written = int(meta["step"]), meta["curve"], meta["fingerprint"]
+        step, curve, written = int(meta["step"]), dict(meta["curve"]), meta["fingerprint"]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
     if written != fingerprint:
@@ -123,7 +142,7 @@ def load_checkpoint(
         raise CheckpointError(
             f"checkpoint {path} was written on another kind of device: go on there, or delete it", path
         ) from error
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    fill(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, path)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

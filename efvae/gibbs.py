@@ -5,15 +5,13 @@ All chains of a batch run at once; the only Python loop is over sweeps or temper
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from efvae.harmonium import Harmonium
+from efvae.log_weights import LogWeights
 
-__all__ = ["Annealed", "PersistentChains", "annealed_log_partition", "gibbs"]
+__all__ = ["PersistentChains", "annealed_log_partition", "gibbs"]
 
 
 def gibbs(model: Harmonium, x: Tensor, sweeps: int, generator: torch.Generator | None = None) -> Tensor:
@@ -43,36 +41,6 @@ def gibbs(model: Harmonium, x: Tensor, sweeps: int, generator: torch.Generator |
     return x
 
 
-@dataclass(frozen=True)
-class Annealed:
-    """What annealed importance sampling knows about log Z.
-
-    Args:
-        log_weights: log w of each chain in nats, shape ``(chains,)``; the mean of w is an unbiased estimate of Z.
-    """
-
-    log_weights: Tensor
-
-    @property
-    def log_partition(self) -> float:
-        """log of the mean weight, in nats. By Jensen's inequality it is too small on average, by about se²/2."""
-        return float(torch.logsumexp(self.log_weights, 0)) - math.log(len(self.log_weights))
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of :attr:`log_partition` in nats: that of the mean weight, relative to the mean weight."""
-        weights = (self.log_weights - self.log_weights.max()).exp()
-        return float(weights.std() / weights.mean() / math.sqrt(len(weights)))
-
-    @property
-    def effective_sample_size(self) -> float:
-        """Square of the sum of weights over the sum of squares, from 1 to the number of chains.
-
-        Small values mean that the standard error is itself unreliable.
-        """
-        return float((2 * torch.logsumexp(self.log_weights, 0) - torch.logsumexp(2 * self.log_weights, 0)).exp())
-
-
 def annealed_log_partition(
     model: Harmonium,
     chains: int,
@@ -80,7 +48,7 @@ def annealed_log_partition(
     generator: torch.Generator | None = None,
     *,
     base: Tensor | None = None,
-) -> Annealed:
+) -> LogWeights:
     """log Z of a harmonium by annealed importance sampling (Neal 2001; Salakhutdinov and Murray 2008 for the RBM).
 
     ::
@@ -131,7 +99,7 @@ def annealed_log_partition(
                 psi = colder.sufficient_statistic(colder.sample((), generator))
                 x = visible(beta * (psi @ weight.T) + start + beta * change).sample((), generator)
             previous = beta
-    return Annealed(log_w)
+    return LogWeights(log_w)
 
 
 class PersistentChains(nn.Module):

@@ -84,7 +84,7 @@ def check_fields(
 
 
 def _check_positive(name: str, value: object) -> None:
-    if not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
+    if not (isinstance(value, (int, float)) and 0 < value < math.inf):
         raise ValueError(f"{name} must be a positive number; got {shown(value)}")
     if not TAME[0] <= value <= TAME[1]:
         raise ValueError(f"{name} must be between {TAME[0]:g} and {TAME[1]:g}; got {shown(value)}")
@@ -179,7 +179,7 @@ def convert(value: object, kind: str) -> Value:
 
     Args:
         value: as it came.
-        kind: one of ```TYPES```.
+        kind: one of ``TYPES``.
 
     Raises:
         ValueError: wrong type; the message says what was expected.

@@ -182,17 +182,19 @@ strong = random_rbm(2.0)
 log_z = float(strong.log_partition())
 schedule = sorted({2, 5, 10, 30, 100, temperatures})
 runs = [annealed_log_partition(strong, chains, t, generator) for t in schedule]
-figure = plots.annealing(schedule, [run.log_partition - log_z for run in runs], [run.standard_error for run in runs])
+figure = plots.annealing(
+    schedule, [float(run.log_mean) - log_z for run in runs], [float(run.standard_error) for run in runs]
+)
 plt.show()
 for run in runs:
-    relative = (run.log_weights - log_z).exp()
+    relative = (run.values - log_z).exp()
     z_mean = float((relative.mean() - 1) / relative.std() * math.sqrt(chains))
     assert z_mean < 4.5, z_mean
     if defaults:
         assert z_mean > -4.5, z_mean
-        assert run.log_weights.mean() < log_z
-    assert (run.log_weights - log_z).mean() < 4.5 * (run.log_weights.std() / math.sqrt(chains))
-more = [run.effective_sample_size / chains for run in runs]
+        assert run.mean < log_z
+    assert run.mean - log_z < 4.5 * (run.values.std() / math.sqrt(chains))
+more = [float(run.effective_samples) / chains for run in runs]
 print("share of effective samples grows from the first to the last:", more[0] < more[-1])
 
 # %% [markdown]

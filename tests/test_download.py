@@ -52,7 +52,7 @@ MOST = 20_000
 class Server(ThreadingHTTPServer):
     """Serves a dictionary; hangs up after ``cut`` bytes; knows ``ranges`` or not, or sends them off by ``shift``.
 
-    It may keep the length to itself (``told``).
+    It may keep the length to itself or tell another one (``told``), or send in chunks and no end of them (``chunked``).
     """
 
     daemon_threads = True
@@ -60,7 +60,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.pages, self.cut, self.ranges, self.shift, self.asked = dict(GOOD), 10**9, True, 0, []
-        self.told = True
+        self.told, self.chunked = True, False
 
     @property
     def url(self) -> str:
@@ -89,8 +89,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         else:
             self.send_response(200)
+        if self.server.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%b\r\n" % (self.server.cut, body[: self.server.cut]))
+            return None
         if self.server.told:
-            self.send_header("Content-Length", str(whole - start))
+            self.send_header("Content-Length", str(whole - start) if self.server.told is True else self.server.told)
         self.end_headers()
         self.wfile.write(body[start : start + self.server.cut])
         return None
@@ -184,6 +189,19 @@ def test_a_server_without_ranges_starts_over(data, server, capsys):
     server.cut = 10**9
     download.fetch(data)
     assert server.asked[-2:] == [("/set.tgz", "bytes=1000-"), ("/c.txt", None)]
+    assert everything() == INSTALLED
+
+
+def test_chunks_without_an_end_are_no_whole_file(data, server, monkeypatch, capsys):
+    monkeypatch.setattr(Handler, "protocol_version", "HTTP/1.1")  # which has chunks
+    server.chunked, server.ranges, server.cut = True, False, 1000
+    assert "set.tgz broke off at 1000 bytes: fetch again to continue" in refused(capsys)
+    assert everything() == {PART: 1000}
+
+
+def test_a_length_that_is_no_number_is_as_none(data, server):
+    server.told = "much"
+    download.fetch(data)
     assert everything() == INSTALLED
 
 

@@ -70,15 +70,11 @@ def test_bad_input():
 def test_moments_by_batches_are_those_of_all_rows():
     rows = 1e3 + torch.randn(500, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     streamed = Moments.empty(6)
-    for part in rows.split([1, 99, 250, 150]):
+    for part in rows.split([1, 99, 0, 250, 150]):
         streamed.add(part)
     assert streamed.count == 500
     np.testing.assert_allclose(streamed.mean, rows.mean(0), rtol=1e-12)
     np.testing.assert_allclose(streamed.covariance, np.cov(rows.numpy().T), rtol=1e-9)
-    halves = [Moments.empty(6), Moments.empty(6)]
-    halves[0].add(rows[:123])
-    halves[1].add(rows[123:])
-    np.testing.assert_allclose(halves[0].merged(halves[1]).covariance, streamed.covariance, rtol=1e-9)
 
 
 def test_the_distance_of_samples_nears_that_of_their_laws():

@@ -804,6 +804,9 @@ def test_weights_that_are_not_finite_are_neither_stored_nor_used(tmp_path):
     with pytest.raises(TrainingError, match="gan: bias is not finite at the end of training: lower its learning rate"):
         store.keep("gan", "f" * 64, model)
     assert path.read_bytes() == sound
+    write_tensors(path, nn.Linear(2, 2).state_dict(), {"fingerprint": "f" * 64, "curve": "3"})
+    with pytest.raises(CheckpointError, match=r"is damaged .* delete it to start anew"):
+        store.restore("gan", "f" * 64, nn.Linear(2, 2))
     write_tensors(path, model.state_dict(), {"fingerprint": "f" * 64, "curve": "{}"})
     line = rf"^checkpoint {path} is damaged \(bias is not finite\): delete it to start anew$"
     with pytest.raises(CheckpointError, match=line):

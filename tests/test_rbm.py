@@ -18,8 +18,9 @@ from efvae.estimators import Exact
 from efvae.experiments import rbm_few, rbm_training
 from efvae.experiments.rbm import Config, run, solve
 from efvae.families import Bernoulli, Categorical, GaussianFixedVariance, Multinomial, all_bits
-from efvae.gibbs import Annealed, PersistentChains, annealed_log_partition, gibbs
+from efvae.gibbs import PersistentChains, annealed_log_partition, gibbs
 from efvae.harmonium import Harmonium
+from efvae.log_weights import LogWeights
 from efvae.objectives import elbo
 from efvae.rbm import joint_table, table_elbo
 from efvae.train import TrainConfig, fit
@@ -161,13 +162,13 @@ def test_annealed_log_partition_against_enumeration(visible: str, seed: int) -> 
     base = torch.randn(model.visible_bias.shape, generator=generator).double() if seed else None
     estimate = annealed_log_partition(model, 2000, 50, generator, base=base)
     log_z = model.log_partition().item()
-    assert abs(estimate.log_partition - log_z) < Z_MAX * estimate.standard_error
+    assert abs(estimate.log_mean - log_z) < Z_MAX * estimate.standard_error
     assert estimate.standard_error < 0.05
-    assert 1000 < estimate.effective_sample_size <= 2000
+    assert 1000 < float(estimate.effective_samples) <= 2000
     # what the check must reject: the partition function of the model with W negated
     with torch.no_grad():
         model.weight.neg_()
-    assert abs(estimate.log_partition - model.log_partition().item()) > Z_MAX * estimate.standard_error
+    assert abs(estimate.log_mean - model.log_partition().item()) > Z_MAX * estimate.standard_error
 
 
 @pytest.mark.parametrize("temperatures", [1, 2, 5])
@@ -175,27 +176,27 @@ def test_the_estimate_of_z_is_unbiased_and_that_of_its_log_is_not(temperatures: 
     """However few temperatures: E w = Z, while E log w < log Z by Jensen; own-ais."""
     model = harmonium(4, scale=1.2)
     estimate = annealed_log_partition(model, 50_000, temperatures, torch.Generator().manual_seed(temperatures))
-    relative = (estimate.log_weights - model.log_partition().item()).exp()
+    relative = (estimate.values - model.log_partition().item()).exp()
     z = float((relative.mean() - 1) / relative.std() * math.sqrt(len(relative)))
     assert abs(z) < Z_MAX
-    logs = estimate.log_weights - model.log_partition().item()
+    logs = estimate.values - model.log_partition().item()
     assert float(logs.mean() / logs.std() * math.sqrt(len(logs))) < -10
 
 
 def test_annealed_standard_error_covers() -> None:
     """200 independent runs: the z-scores have spread 1."""
     model = harmonium(2)
-    log_w = annealed_log_partition(model, 200 * 400, 20, torch.Generator().manual_seed(0)).log_weights
-    runs = [Annealed(part) for part in log_w.split(400)]
-    z = torch.tensor([(run.log_partition - model.log_partition().item()) / run.standard_error for run in runs])
+    log_w = annealed_log_partition(model, 200 * 400, 20, torch.Generator().manual_seed(0)).values
+    runs = [LogWeights(part) for part in log_w.split(400)]
+    z = torch.tensor([(run.log_mean - model.log_partition().item()) / run.standard_error for run in runs])
     assert abs(float(z.mean())) < Z_MAX / math.sqrt(200)
     assert 0.8 < float(z.std()) < 1.2
 
 
 def test_effective_sample_size() -> None:
-    assert Annealed(torch.zeros(10)).effective_sample_size == pytest.approx(10)
-    assert Annealed(torch.tensor([0.0, -80.0, -80.0])).effective_sample_size == pytest.approx(1)
-    assert Annealed(torch.tensor([700.0, 700.0]).double()).log_partition == pytest.approx(700)
+    assert LogWeights(torch.zeros(10)).effective_samples.item() == pytest.approx(10)
+    assert LogWeights(torch.tensor([0.0, -80.0, -80.0])).effective_samples.item() == pytest.approx(1)
+    assert LogWeights(torch.tensor([700.0, 700.0]).double()).log_mean.item() == pytest.approx(700)
 
 
 def test_bad_input_is_refused() -> None:

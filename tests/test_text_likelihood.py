@@ -17,14 +17,16 @@ from efvae.data import synthetic
 from efvae.exact import mean_field
 from efvae.families import Bernoulli, all_bits
 from efvae.hashing import near_affine_bound, not_affine, paired_words
+from efvae.log_weights import LogWeights
 from efvae.networks import CodeTable, mlp
 from efvae.text import evaluate as ev
 from efvae.text.affine_fit import AffineFit, posterior_residual
-from efvae.text.annealed import LogWeights, anneal, importance
+from efvae.text.annealed import anneal, importance
 from efvae.text.enumerated import aggregated, enumerate_codes
 from efvae.text.factorized import best_factorized, code_law, starting_points
 from efvae.text.fitted import broadened, fit_factorized
 from efvae.text.likelihood import TextJoint
+from efvae.text.model import TextVAE
 from efvae.word_counts import WordCounts, log_base_measure, log_saturated
 
 DOUBLE = torch.empty(0, dtype=torch.float64)
@@ -303,7 +305,7 @@ def test_annealed_weights_are_unbiased(hidden, temperatures):
     z = (ratio.mean(0) - 1) / (ratio.std(0) / 4000**0.5)
     assert z.abs().max() < 4
     assert (weights.mean < truth).all()
-    torch.testing.assert_close(weights.log_likelihood, truth + ratio.mean(0).log())
+    torch.testing.assert_close(weights.log_mean, truth + ratio.mean(0).log())
     torch.testing.assert_close(weights.standard_error, ratio.std(0) / ratio.mean(0) / 4000**0.5)
     torch.testing.assert_close(weights.effective_samples, ratio.sum(0).square() / ratio.square().sum(0))
 
@@ -317,7 +319,7 @@ def test_more_temperatures_help_and_importance_weights_give_the_elbo():
     draws = importance(joint.score(x), eta, 3000, generator)
     z = (draws.mean - exact.elbo) / (draws.values.std(0) / 3000**0.5)
     assert z.abs().max() < 4
-    assert (draws.log_likelihood - exact.log_likelihood).abs().max() < 5 * draws.standard_error.max()
+    assert (draws.log_mean - exact.log_likelihood).abs().max() < 5 * draws.standard_error.max()
     hot = anneal(joint.score(x), eta, 50, 2, generator)
     cold = anneal(joint.score(x), eta, 50, 60, generator)
     assert (exact.log_likelihood - cold.mean).mean() < 0.3 * (exact.log_likelihood - hot.mean).mean()
@@ -356,8 +358,8 @@ def test_annealing_reaches_codes_that_the_encoder_excludes():
     truth = dense_table(model, x).logsumexp(1)
     score = TextJoint(model.decode, 4, 20, DOUBLE).score(x)
     generator = torch.Generator().manual_seed(0)
-    start = importance(score, eta, 2000, generator).log_likelihood
-    end = anneal(score, eta, 300, 400, generator).log_likelihood
+    start = importance(score, eta, 2000, generator).log_mean
+    end = anneal(score, eta, 300, 400, generator).log_mean
     assert (truth - start).mean() > 1
     assert (truth - end).mean() < 0.3 * (truth - start).mean()
 
@@ -503,3 +505,11 @@ def test_wrong_input():
         ev.Budget(chains=1)
     with pytest.raises(ValueError, match=r"enumerate_bits in \[1, 20\], got 50 and 21"):
         ev.Budget(enumerate_bits=21)
+
+
+def test_more_bits_than_drawn_codes_can_tell_of_are_refused():
+    model, x = TextVAE(5, 40), WordCounts.from_dense(torch.ones(3, 5), torch.zeros(3, dtype=torch.long))
+    few = ev.Budget(codes=200, ais_documents=2, samples=2, chains=2, temperatures=1)
+    assert math.isfinite(ev.evaluate(model, x, x, budget=few)["distance_words"])
+    with pytest.raises(ValueError, match="200 codes are too few for affine functions of 199 bits"):
+        ev.evaluate(TextVAE(5, 199), x, x, budget=few)

@@ -58,6 +58,18 @@ def test_memory_is_used_again_and_never_twice_at_a_time():
     assert len(products._buffers[LARGE[0] * LARGE[1] * 4]) <= products._KEPT
 
 
+def test_memory_of_a_size_not_asked_for_in_a_while_is_given_back():
+    for k in range(40):
+        fresh((2**18 + k, 1), torch.float32, CPU)
+    kept = fresh((2**18, 1), torch.float32, CPU)
+    assert len(products._buffers) == products._SIZES
+    for k in range(1, products._SIZES):
+        fresh((2**18 + k, 1), torch.float32, CPU)
+    place = kept.data_ptr()
+    del kept
+    assert fresh((2**18, 1), torch.float32, CPU).data_ptr() == place  # the oldest of those that are left
+
+
 @pytest.mark.parametrize("count", [lambda _: 1, lambda _: 2], ids=["too few", "too many"])
 def test_no_memory_is_used_again_where_torch_does_not_count_its_users(monkeypatch, count):
     products._counts.cache_clear()

@@ -277,6 +277,8 @@ def test_a_killed_run_ends_like_one_that_was_not(corpora, tmp_path):
     torch.testing.assert_close(state_of(resumed), state_of(whole), rtol=0, atol=0)
     with pytest.raises(CheckpointError, match="another configuration"):
         new_run(checkpoint=path, fingerprint="other")
+    with pytest.raises(CheckpointError, match=r"of another architecture \(.* differs\): delete it"):
+        Run(TextVAE(5, 2), checkpoint=path, fingerprint=resumed.fingerprint)
     # killed between the checkpoints of two runs of a group: the one behind catches up
     group = [new_run(), new_run(checkpoint=path)]
     train_together(group, corpora, PHASES, batch_size=32)
@@ -503,7 +505,7 @@ def test_what_cannot_be_used_or_written_is_one_line_and_exit_code_2(tmp_path, ca
     ("change", "message"),
     [
         ({"bits": 9, "estimator": "exact", "d_hidden": 1}, "bits must be at most 8 with d_hidden=1; got 9"),
-        ({"bits": 10**9}, "bits must be at most 4096"),
+        ({"bits": 10**9}, "bits must be at most 2048"),
         ({"bits": 0}, "bits must be a whole number of at least 1; got 0"),
         ({"encoder": "e4"}, "encoder must be one of e1, e2, e3; got 'e4'"),
         ({"d_hidden": 3}, "d_hidden must be 0, 1 or 2"),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools import sources
+from tools import pages, sources
 from tools.sources import NOTEBOOKS, ROOT
 
 BUILD = ROOT / "_build"
@@ -219,10 +219,7 @@ def stage(edition: Edition) -> None:
     (edition.stage / "results").mkdir()
     for table in (ROOT / "results").glob("*.csv"):  # pages include them, so that no number is copied by hand
         shutil.copy(table, edition.stage / "results")
-    if (ROOT / "tools" / "pages.py").is_file():
-        from tools import pages
-
-        pages.generate(edition.stage)
+    pages.generate(edition.stage)
 
 
 def render(edition: Edition) -> None:

@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from efvae.places import write_atomically
 from tools import KERNEL_ENV, sources
 
 # Runs last in the kernel and is dropped: which modules the outputs depend on.
@@ -87,15 +87,8 @@ def rebuild(stem: str) -> str | None:
         }
     )
     nbformat.validate(notebook)
-    replace(sources.NOTEBOOKS / f"{stem}.ipynb", nbformat.writes(notebook) + "\n")
+    write_atomically(sources.NOTEBOOKS / f"{stem}.ipynb", nbformat.writes(notebook) + "\n")
     return None
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import random
 import sys
 import tempfile
@@ -42,24 +43,13 @@ def main() -> int:
         rows.insert(0, (f"kill -9 ({moments})", trial))
         report(*rows[0])
         print(f"{trial.litter} hidden files of killed writes left; {(time.monotonic() - begun) / 60:.0f} min of kills")
-    lines: list[str] = []
-    sink = csv.writer(_Lines(lines), lineterminator="\n")
+    text = io.StringIO()
+    sink = csv.writer(text, lineterminator="\n")
     sink.writerow(HEAD)
     for fault, trial in rows:
         sink.writerow((fault, trial.hits, trial.lost, trial.wrong, trial.line))
-    write_atomically(OUTPUT, "".join(lines))
+    write_atomically(OUTPUT, text.getvalue())
     return int(any(trial.lost or trial.wrong for _, trial in rows))
-
-
-class _Lines:
-    """A list that the csv module can write to."""
-
-    def __init__(self, lines: list[str]) -> None:
-        self.lines = lines
-
-    def write(self, text: str) -> int:
-        self.lines.append(text)
-        return len(text)
 
 
 def report(fault: str, trial: faults.Trial) -> None:

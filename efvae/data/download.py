@@ -155,16 +155,17 @@ def retrieve(url: str, path: Path, most: int, tell: Callable[[str], None] = lamb
             if before > most:  # not a part of it
                 before = file.truncate(0)
             tell(f"continuing {url} at byte {before}" if before else f"downloading {url}")
-            total = _transfer(url, file, before, most)
+            total, ended = _transfer(url, file, before, most)
             have = file.seek(0, os.SEEK_END)
             if have > most or (total or 0) > most:
                 file.truncate(0)  # else the next fetch would continue it
                 size = f"{total} bytes" if total else "the server sends more"
                 raise DataError(f"{url} is too long: {size}, expected at most {most}; is the address right?")
-            if total is None or have == total:
+            if have == total or (total is None and ended):
                 break
             if attempt == ATTEMPTS - 1 or have <= before:
-                raise DataError(f"{url} broke off at {have} of {total} bytes: fetch again to continue")
+                of = "" if total is None else f" of {total}"
+                raise DataError(f"{url} broke off at {have}{of} bytes: fetch again to continue")
         os.fsync(file.fileno())
         part.rename(path)
     return fresh
@@ -182,8 +183,12 @@ def _lock(file: BinaryIO, part: Path) -> None:
         raise DataError(f"another process is downloading {part}: wait for it") from error
 
 
-def _transfer(url: str, file: BinaryIO, have: int, most: int) -> int | None:
-    """Append what the server sends; return the size of the whole, None if it does not say; too long, it is not read."""
+def _transfer(url: str, file: BinaryIO, have: int, most: int) -> tuple[int | None, bool]:
+    """Append what the server sends; too long, it is not read.
+
+    Returns:
+        The size of the whole, None if the server does not say; whether it came to an end or broke off.
+    """
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - retrieve has looked at the scheme
@@ -192,7 +197,7 @@ def _transfer(url: str, file: BinaryIO, have: int, most: int) -> int | None:
         with error:
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
                 if error.headers.get("Content-Range") == f"bytes */{have}":
-                    return have
+                    return have, True
                 file.truncate(0)  # longer than the whole: not a part of it
                 return _transfer(url, file, 0, most)
             raise DataError(f"{url}: the server answers {error.code} {error.reason}; is the address right?") from error
@@ -206,27 +211,29 @@ def _transfer(url: str, file: BinaryIO, have: int, most: int) -> int | None:
         elif answer.status == http.client.OK:
             file.truncate(0)  # all of it, from the beginning
             length = answer.headers.get("Content-Length")
-            total = int(length) if length else None
+            total = int(length) if length and length.isdecimal() else None
         elif have:  # another part than was asked for
             file.truncate(0)
             return _transfer(url, file, 0, most)
         else:
             raise DataError(f"{url}: the server answers {answer.status} where the whole file was asked for")
-        if (total or 0) <= most:
-            _copy(answer, file, most + 1)
-    return total
+        return total, (total or 0) > most or _copy(answer, file, most + 1)
 
 
-def _copy(answer: http.client.HTTPResponse, file: BinaryIO, end: int) -> None:
-    """Append what comes, up to the byte ``end`` of the file."""
+def _copy(answer: http.client.HTTPResponse, file: BinaryIO, end: int) -> bool:
+    """Append what comes, up to the byte ``end`` of the file; whether that was the end of it."""
     while left := end - file.seek(0, os.SEEK_END):
         try:
             chunk = answer.read(min(CHUNK, left))
+        except http.client.IncompleteRead as error:
+            file.write(error.partial)
+            return False
         except (OSError, http.client.HTTPException):
-            return  # broken off: the caller compares sizes
+            return False
         if not chunk:
-            return
+            break
         file.write(chunk)
+    return True
 
 
 def _unpack(data: DataSet, source: Source, path: Path, stage: Path, url: str) -> None:

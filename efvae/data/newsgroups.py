@@ -5,9 +5,8 @@ What the paper does and does not print about the preprocessing is said at :func:
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
-import tempfile
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from efvae.data.cache import DataError, DataSet, Source, SourceFile, cache_root, data_folder, read
+from efvae.places import write_atomically
 from efvae.word_counts import WordCounts
 
 __all__ = ["FILES", "Newsgroups", "RawSplit", "load_newsgroups", "parse", "preprocess", "smoothing_vector"]
@@ -247,15 +247,7 @@ def _parsed(content: dict[str, bytes]) -> tuple[RawSplit, RawSplit]:
 
 
 def _store(path: Path, arrays: dict[str, NDArray[np.int32]]) -> None:
-    scratch = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=".", suffix=".npz", dir=path.parent)
-        packed = io.BytesIO()
-        np.savez(packed, **arrays)  # type: ignore[arg-type]
-        with os.fdopen(handle, "wb") as file:
-            file.write(packed.getbuffer())
-        Path(scratch).replace(path)
-    except OSError:  # a folder that cannot be written costs the next start half a second, no more
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)  # type: ignore[arg-type]
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs the next start half a second, no more
+        write_atomically(path, packed.getvalue())

@@ -60,9 +60,6 @@ class Config:
         width: units in each of the two hidden layers.
 
     Raises:
-        ValueError: a value out of its range.
-
-    Raises:
         ValueError: a value out of its range; or a distance that is too small or large for sigma.
 
     Paper: sec-4-1, app-c1

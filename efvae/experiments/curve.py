@@ -17,6 +17,7 @@ from efvae.bounds import projected_harmonium, tabulate
 from efvae.descent import minimize
 from efvae.estimators import Exact, gauss_hermite_nodes
 from efvae.exact import elbo, grid, posterior_kl
+from efvae.experiments.spiral_measure import affine_residual
 from efvae.families import Gaussian, GaussianFixedVariance
 from efvae.models import VAE, Conditional, Prior
 from efvae.networks import mlp
@@ -163,11 +164,7 @@ def bent_share(vae: VAE) -> float:
     with torch.no_grad():
         family = vae.decoder(noise)
         assert isinstance(family, GaussianFixedVariance)  # noqa: S101 - this experiment builds no other
-        mean = family.location
-    centred = mean - weight @ mean
-    slope = (weight * noise[:, 0]) @ centred
-    total = (weight @ centred.square()).sum()
-    return float(1 - slope.square().sum() / total)
+    return affine_residual(family.location, noise[:, 0], weight)
 
 
 def run(config: Config) -> list[Stage]:
@@ -175,10 +172,11 @@ def run(config: Config) -> list[Stage]:
 
     Paper: app-a2, def-1
     """
-    torch.manual_seed(config.seed)
     x = curve(config.points)
     prior = Gaussian.from_mean_variance(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
-    decoder, encoder = (mlp((i, config.hidden, 2), torch.nn.Tanh).double() for i in (1, 2))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        decoder, encoder = (mlp((i, config.hidden, 2), torch.nn.Tanh).double() for i in (1, 2))
     stages = []
     for variance in config.variances:
         vae = VAE(

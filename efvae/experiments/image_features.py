@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from efvae import devices
 from efvae.data.cache import DataError
 from efvae.data.images import Images, scaled
+from efvae.devices import current as device
 from efvae.experiments.image_config import Config, fingerprint
-from efvae.experiments.image_store import Store, device, images_in_batches, measuring, placed
+from efvae.experiments.image_store import Store, images_in_batches, measuring, placed
 from efvae.experiments.image_truth import Truth
 from efvae.metrics import inception
 from efvae.train import TrainConfig, fit

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from efvae.experiments.image_store import device, measuring
+from efvae.devices import current as device
+from efvae.experiments.image_store import measuring
 from efvae.experiments.image_truth import Truth
 from efvae.image_vae import ImageVAE
 from efvae.metrics.frechet import Moments, distance, moments

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from efvae import places
-from efvae.experiments.image_store import device
+from efvae.devices import current as device
 from efvae.experiments.image_truth import Truth
 from efvae.image_vae import ImageVAE
 from efvae.records import write_atomically

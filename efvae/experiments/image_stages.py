@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from efvae import dcgan
+from efvae.devices import current as device
 from efvae.experiments.image_config import Config
 from efvae.experiments.image_measures import Comparison, conditional_log_likelihood, elbo_on_fresh_samples
-from efvae.experiments.image_store import device, placed
+from efvae.experiments.image_store import placed
 from efvae.experiments.image_truth import BETAS, Truth, half_precision
 from efvae.image_vae import ImageVAE, best_sigma, outputs
 from efvae.train import Curve, TrainConfig, fit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import sys
 import time
@@ -15,13 +14,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from efvae import devices
-from efvae.checkpoint import CheckpointError, write_tensors
+from efvae.checkpoint import CheckpointError, fill, write_tensors
 from efvae.data.images import scaled
+from efvae.devices import current as device
 from efvae.locks import try_lock
 from efvae.train import Curve, TrainingError, not_finite
 
-__all__ = ["Store", "device", "images_in_batches", "measuring", "placed"]
+__all__ = ["Store", "images_in_batches", "measuring", "placed"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -29,14 +28,6 @@ Module = TypeVar("Module", bound=nn.Module)
 MEASURING = 3 * 2**30
 #: Seconds between two tries to get a lock.
 PAUSE = 0.5
-
-
-def device() -> torch.device:
-    """The device that :func:`efvae.devices.on` has chosen; without it the CPU.
-
-    Own: own-images
-    """
-    return devices.current()
 
 
 def placed(module: Module) -> Module:
@@ -142,23 +133,18 @@ class Store:
                 meta = file.metadata() or {}
                 written, curve = meta["fingerprint"], Curve(json.loads(meta["curve"]))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
         infinite = not_finite(tensors)
         if infinite:
             raise CheckpointError(
                 f"checkpoint {path} is damaged ({infinite} is not finite): delete it to start anew", path
             )
-        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-        wrong = sorted(k for k in shapes.keys() | tensors.keys()
-                       if k not in tensors or shapes.get(k) != tuple(tensors[k].shape))  # fmt: skip
-        if wrong:
-            raise CheckpointError(f"checkpoint {path} is of another architecture ({wrong[0]} differs): delete it", path)
         if written != fingerprint:
             raise CheckpointError(
                 f"checkpoint {path} belongs to another configuration: delete it or name another", path
             )
-        model.load_state_dict(tensors)
+        fill(model, tensors, path)
         return curve
 
 
@@ -171,7 +157,5 @@ def images_in_batches(pixels: Tensor, size: int = 256) -> Iterator[Tensor]:
 
     Own: own-frechet
     """
-    for start in itertools.count(0, size):
-        if start >= len(pixels):
-            return
-        yield scaled(pixels[start : start + size].to(device()))
+    for part in pixels.split(size):
+        yield scaled(part.to(device()))

@@ -15,8 +15,9 @@ from efvae import dcgan
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.data.images import Images, scaled
 from efvae.devices import Repeated, arithmetic
+from efvae.devices import current as device
 from efvae.experiments.image_config import CHOICE_IMAGES, Config, fingerprint
-from efvae.experiments.image_store import device, images_in_batches, placed
+from efvae.experiments.image_store import images_in_batches, placed
 from efvae.metrics.frechet import Moments, distance, moments
 from efvae.train import Curve, TrainingError, adam
 

@@ -40,13 +40,14 @@ from torch import Tensor
 
 from efvae import devices, records
 from efvae.data.images import Images
+from efvae.devices import current as device
 from efvae.experiments import image_measures as measures
 from efvae.experiments.image_config import STAGES, STEM, Config, fingerprint, load_images, needed
 from efvae.experiments.image_features import classified, feature_network
 from efvae.experiments.image_measures import Comparison
 from efvae.experiments.image_pictures import drawn, picture_path, reconstructions, write_picture
 from efvae.experiments.image_stages import empty_vae, train_encoder, train_joint
-from efvae.experiments.image_store import Store, device, images_in_batches, measuring
+from efvae.experiments.image_store import Store, images_in_batches, measuring
 from efvae.experiments.image_truth import Truth, chosen_look, empty_generator, train_gan
 from efvae.image_vae import ImageVAE, entropy_bound
 from efvae.metrics.frechet import distance, moments

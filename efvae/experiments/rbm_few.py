@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -150,12 +149,7 @@ def data_sha256(config: Config) -> str:
 
     Own: own-digits-few
     """
-    return _sha256()  # of the grey images: the same for every split, part and threshold
-
-
-@lru_cache(maxsize=1)
-def _sha256() -> str:
-    return load_digits().sha256
+    return rbm.data_sha256(rbm.Config())  # of the grey images: the same for every split, part and threshold
 
 
 if __name__ == "__main__":

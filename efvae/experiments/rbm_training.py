@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from efvae.data.digits import Digits
 from efvae.estimators import DisARM
 from efvae.families import Bernoulli, all_bits
-from efvae.gibbs import Annealed, PersistentChains, annealed_log_partition
+from efvae.gibbs import PersistentChains, annealed_log_partition
 from efvae.harmonium import Harmonium
+from efvae.log_weights import LogWeights
 from efvae.models import VAE, Conditional, Prior
 from efvae.networks import mlp
 from efvae.objectives import elbo
@@ -191,7 +192,7 @@ class _Keeper:
         log_z = (
             model.log_partition()
             if self.exact
-            else _ais(model, (QUICK_CHAINS, QUICK_TEMPERATURES), self.digits, self.generator).log_partition
+            else _ais(model, (QUICK_CHAINS, QUICK_TEMPERATURES), self.digits, self.generator).log_mean
         )
         return {
             f"log_likelihood_{part}": (model.visible_log_weight(x).mean() - log_z).item() for part, x in parts.items()
@@ -215,7 +216,7 @@ def _elbo(vae: VAE, x: Tensor, draws: int, generator: torch.Generator) -> tuple[
     return log_w.mean(), (log_w.var(0).sum() / draws).sqrt() / len(x)
 
 
-def _ais(model: Harmonium, effort: tuple[int, int], digits: Digits, generator: torch.Generator) -> Annealed:
+def _ais(model: Harmonium, effort: tuple[int, int], digits: Digits, generator: torch.Generator) -> LogWeights:
     base = pixel_logits(digits).to(model.weight.dtype)
     return annealed_log_partition(model, *effort, generator, base=base)
 
@@ -244,11 +245,11 @@ def evaluate(model: Harmonium | VAE, digits: Digits, temperatures: int, generato
             return metrics | {"parameters": float(sum(p.numel() for p in counted))}
         annealed = _ais(model, (FINAL_CHAINS, temperatures), digits, generator)
         metrics = {"parameters": float(sum(p.numel() for p in model.parameters())),
-                   "log_partition_ais": annealed.log_partition, "ais_error": annealed.standard_error,
-                   "ais_samples": annealed.effective_sample_size}  # fmt: skip
+                   "log_partition_ais": float(annealed.log_mean), "ais_error": float(annealed.standard_error),
+                   "ais_samples": float(annealed.effective_samples)}  # fmt: skip
         if bits > ENUMERABLE:
             for part, x in parts.items():
-                mean = float(model.visible_log_weight(x).mean()) - annealed.log_partition
+                mean = float(model.visible_log_weight(x).mean()) - float(annealed.log_mean)
                 # the posterior of an RBM has independent bits: its own encoder is exact, whatever Z
                 metrics |= {f"log_likelihood_{part}": mean, f"elbo_{part}": mean, f"gap_{part}": 0.0}
             return metrics
@@ -269,7 +270,7 @@ def _estimates(vae: VAE, parts: dict[str, Tensor], temperatures: int, generator:
         mean, error = _elbo(vae, x, FINAL_DRAWS, generator)
         eta = vae.encode(x).eta
         annealed = anneal(lambda z, x=x: vae.log_joint(x, z), eta, IMAGE_CHAINS, temperatures, generator)  # type: ignore[misc]
-        likelihood = annealed.log_likelihood
+        likelihood = annealed.log_mean
         metrics |= {f"log_likelihood_{part}": float(likelihood.mean()), f"elbo_{part}": float(mean),
                     f"gap_{part}": float(likelihood.mean() - mean), f"elbo_error_{part}": float(error),
                     f"log_likelihood_error_{part}":

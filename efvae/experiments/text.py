@@ -53,8 +53,8 @@ ESTIMATORS: dict[str, Callable[[int], Estimator]] = {"arm": ARM, "disarm": DisAR
 FIRST_BIASES = ("random", "frequencies")
 PRECISIONS = ("float32", "bfloat16")
 
-#: More bits than any hashing asks for; a word table has as many columns.
-MOST_BITS = 4096
+#: More bits than any hashing asks for; a word table has as many columns, and distances are fits to 4096 codes.
+MOST_BITS = 2048
 #: Fields that name a record's file.
 SHOW = ("bits", "d_hidden", "encoder", "estimator", "seed")
 #: Epochs between two checkpoints: an accelerator does them in seconds, and those of 36 cells are gigabytes.

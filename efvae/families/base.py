@@ -1,4 +1,4 @@
-"""The exponential family: four definitions per family, all laws derived once."""
+"""The exponential family: a few definitions per family, all laws derived once."""
 
 from __future__ import annotations
 

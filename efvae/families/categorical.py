@@ -93,10 +93,3 @@ class Categorical(ExponentialFamily):
 
     def support(self) -> Tensor:
         return self.states
-
-    def same_base_measure(self, other: ExponentialFamily) -> bool:
-        return (
-            isinstance(other, Categorical)
-            and super().same_base_measure(other)
-            and (self.states is other.states or torch.equal(self.states, other.states))
-        )

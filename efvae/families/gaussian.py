@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, agree, fits
+from efvae.families.base import ExponentialFamily, fits
 
 __all__ = ["Gaussian", "GaussianFixedVariance"]
 
@@ -231,10 +231,3 @@ class GaussianFixedVariance(ExponentialFamily):
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
             return self.rsample(sample_shape, generator)
-
-    def same_base_measure(self, other: ExponentialFamily) -> bool:
-        return (
-            isinstance(other, GaussianFixedVariance)
-            and self.event_shape == other.event_shape
-            and agree(self.variance, other.variance)
-        )

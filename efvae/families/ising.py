@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, draw_states
+from efvae.families.base import ExponentialFamily, draw_states, uniform
 from efvae.families.bernoulli import all_bits
 
 __all__ = ["BipartiteIsing"]
@@ -51,9 +51,6 @@ class BipartiteIsing(ExponentialFamily):
 
     def with_eta(self, eta: Tensor) -> BipartiteIsing:
         return BipartiteIsing(eta, self.sizes)
-
-    def same_base_measure(self, other: ExponentialFamily) -> bool:
-        return isinstance(other, BipartiteIsing) and self.sizes == other.sizes
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """b1, b2 and V, shapes ``(*batch, m1)``, ``(*batch, m2)`` and ``(*batch, m1, m2)``."""
@@ -161,5 +158,4 @@ class BipartiteIsing(ExponentialFamily):
 
 
 def _bits(probability: Tensor, generator: torch.Generator | None) -> Tensor:
-    uniform = torch.rand(probability.shape, generator=generator, dtype=probability.dtype, device=probability.device)
-    return (uniform < probability).to(probability.dtype)
+    return (uniform(probability, (), generator) < probability).to(probability.dtype)

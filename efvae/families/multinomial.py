@@ -72,7 +72,7 @@ class Multinomial(ExponentialFamily):
     def expected_log_base_measure(self) -> Tensor:
         # x_k is Binomial(l, p_k), so E log x_k! is a sum of l + 1 terms: exact, at a cost of K (l + 1).
         log_p = torch.log_softmax(self.eta, -1)[..., None]
-        largest = int(self.total.max())
+        largest = int(self.total.max()) if self.total.numel() else 0
         j = torch.arange(largest + 1, dtype=self.eta.dtype, device=self.eta.device)
         rest = self.total[..., None, None] - j
         log_choose = torch.lgamma(self.total + 1)[..., None, None] - torch.lgamma(j + 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, agree, draw_states
+from efvae.families.base import ExponentialFamily, draw_states
 
 __all__ = ["Tabular"]
 
@@ -84,17 +84,3 @@ class Tabular(ExponentialFamily):
 
     def support(self) -> Tensor:
         return self.states
-
-    def same_base_measure(self, other: ExponentialFamily) -> bool:
-        return (
-            isinstance(other, Tabular)
-            and self.event_shape == other.event_shape
-            and all(
-                agree(mine, theirs)
-                for mine, theirs in (
-                    (self.states, other.states),
-                    (self.statistic, other.statistic),
-                    (self.log_base, other.log_base),
-                )
-            )
-        )

@@ -14,7 +14,6 @@ from efvae.models import VAE, Conditional, Prior
 __all__ = [
     "TightGaussian",
     "average_log_likelihood",
-    "best_diagonal",
     "diagonal_gap",
     "posterior_precision",
     "rotate_latent",
@@ -217,14 +216,6 @@ def diagonal_gap(precision: Tensor) -> Tensor:
     """
     diagonal = precision.diagonal(dim1=-2, dim2=-1)
     return 0.5 * (diagonal.log().sum(-1) - torch.logdet(precision))
-
-
-def best_diagonal(mean: Tensor, precision: Tensor) -> Gaussian:
-    """The diagonal Gaussian nearest to N(m, P⁻¹) in KL(q ‖ ·): its mean, and variances 1/P_jj.
-
-    Own: own-diag-gap
-    """
-    return Gaussian.from_mean_variance(mean, 1 / precision.diagonal(dim1=-2, dim2=-1))
 
 
 def average_log_likelihood(covariance: Tensor, shift: Tensor, data_covariance: Tensor) -> Tensor:

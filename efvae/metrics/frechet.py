@@ -74,15 +74,9 @@ class Moments:
         centred = rows - mean
         self._merge(len(rows), mean, centred.T @ centred)
 
-    def merged(self, other: Moments) -> Moments:
-        """Of both together."""
-        both = Moments(self.count, self.mean, self.scatter)
-        both._merge(other.count, other.mean, other.scatter)
-        return both
-
     def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         total = self.count + count
-        if not total:
+        if not count:
             return
         step = mean - self.mean
         self.mean = self.mean + step * (count / total)

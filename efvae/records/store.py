@@ -5,56 +5,19 @@ Own: own-records
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from efvae import places
+from efvae.places import write_atomically
 from efvae.records.origin import results_root
 from efvae.records.record import Record, RecordError, config_dict, config_hash, refuse_invalid
 from efvae.values import convert, nearest
 
 __all__ = ["check_folder", "find", "load", "load_like", "read", "stored", "write", "write_atomically"]
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Put a file in place in one step; a reader sees the old file or the new one, never a part.
-
-    Args:
-        path: where; missing folders are made.
-        content: all of it; text is written in UTF-8.
-
-    Raises:
-        OSError: as the operating system reports it; nothing is left behind then.
-
-    Own: own-records
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    scratch = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())  # the rename must not reach the disk before the content does
-        mask = os.umask(0)
-        os.umask(mask)
-        scratch.chmod(0o666 & ~mask)  # mkstemp makes private files; a record is for everyone
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):  # not every system can; the file is in place in any case
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name too survives a power cut: checkpoints may be deleted now
-        finally:
-            os.close(folder)
 
 
 def check_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ Own: own-sweep
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
 import sys
@@ -127,7 +128,10 @@ def _chosen(cells: list[Cell], only: str | None) -> list[Cell]:
 
 def _kept(folder: Path) -> list[str]:
     """A line on the checkpoints: they let a longer run of the same cells go on from there, and take space."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another sweep has just renamed it
+            size += path.stat().st_size if path.is_file() else 0
     return (
         [f"{size / 1e6:.1f} MB of checkpoints in {folder}: delete it if nothing shall go on from there"]
         if size > 1e5

@@ -5,53 +5,18 @@ Both are stochastic lower bounds: the mean weight is unbiased for p(x), so the l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from efvae.families import Bernoulli
+from efvae.log_weights import LogWeights
 
-__all__ = ["LogWeights", "anneal", "importance"]
+__all__ = ["anneal", "importance"]
 
 #: log p(x, z) of codes of shape ``(s, documents, bits)``, shape ``(s, documents)``.
 Score = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class LogWeights:
-    """Log-weights in nats of independent chains or samples, the mean of whose weights is unbiased for p(x).
-
-    Args:
-        values: log w, shape ``(s, documents)``.
-
-    Own: own-text-annealed
-    """
-
-    values: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of log w, shape ``(documents,)``; for samples of the encoder an unbiased estimate of the ELBO."""
-        return self.values.mean(0)
-
-    @property
-    def log_likelihood(self) -> Tensor:
-        """log of the mean weight, shape ``(documents,)``: in expectation a lower bound of log p(x)."""
-        return self.values.logsumexp(0) - math.log(len(self.values))
-
-    @property
-    def standard_error(self) -> Tensor:
-        """Monte Carlo error of :attr:`log_likelihood`, to first order, shape ``(documents,)``."""
-        weights = (self.values - self.values.amax(0)).exp()
-        return weights.std(0) / weights.mean(0) / math.sqrt(len(weights))
-
-    @property
-    def effective_samples(self) -> Tensor:
-        """(Σ w)² / Σ w², from 1 to s, shape ``(documents,)``; where it is small the error is unreliable."""
-        return (2 * self.values.logsumexp(0) - (2 * self.values).logsumexp(0)).exp()
 
 
 def importance(score: Score, eta: Tensor, samples: int, generator: torch.Generator | None = None) -> LogWeights:

@@ -158,7 +158,7 @@ def evaluate(
         budget: how much to compute.
 
     Raises:
-        ValueError: documents with another vocabulary than the model's.
+        ValueError: documents with another vocabulary than the model's, or more bits than ``budget.codes`` can tell of.
 
     Paper: sec-4-3, eq-1b
     Own: own-text-gap, own-text-distance
@@ -167,6 +167,8 @@ def evaluate(
     for x in (train, test):
         if x.n_words != model.n_words:
             raise ValueError(f"evaluate: the model has {model.n_words} words, the documents {x.n_words}")
+    if model.bits > budget.enumerate_bits and model.bits + 1 >= budget.codes:
+        raise ValueError(f"evaluate: {budget.codes} codes are too few for affine functions of {model.bits} bits")
     # tf32 keeps 10 bits of a logit, times a document's length
     with matmul_precision("highest"), torch.no_grad():
         figures = {f"base_measure_floor_{s}": _mean(base_measure_floor(x)) for s, x in _named(train, test)}
@@ -269,11 +271,11 @@ def _estimated(
     broad = broadened(fitted, eta)
     weights = importance(score, broad, budget.samples, generator)
     chains = anneal(score, broad, budget.chains, budget.temperatures, generator)
-    gap, family = chains.log_likelihood - draws.mean, chains.log_likelihood - near.mean
+    gap, family = chains.log_mean - draws.mean, chains.log_mean - near.mean
     figures = {
-        "log_likelihood_iw": _mean(weights.log_likelihood),
+        "log_likelihood_iw": _mean(weights.log_mean),
         "log_likelihood_iw_se": float(weights.standard_error.norm()) / n,
-        "log_likelihood_ais": _mean(chains.log_likelihood),
+        "log_likelihood_ais": _mean(chains.log_mean),
         "log_likelihood_ais_se": float(chains.standard_error.norm()) / n,
         "elbo_ais": _mean(draws.mean),
         "gap_ais": _mean(gap),

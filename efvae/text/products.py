@@ -26,7 +26,7 @@ LOG2_E = math.log2(math.e)
 #: Buffers that :func:`fresh` gives out again, by number of bytes; at most so many of each.
 _buffers: dict[int, list[Tensor]] = {}
 _lock = threading.Lock()
-_KEPT = 4
+_KEPT, _SIZES = 4, 16
 _LARGE = 2**20  # bytes; smaller ones are kept by the system's allocator anyway
 _PAGE = 2**21  # bytes of a huge page
 
@@ -44,7 +44,9 @@ def fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     if device.type != "cpu" or size < _LARGE:
         return torch.empty(shape, dtype=dtype, device=device)
     with _lock:
-        kept = _buffers.setdefault(size, [])
+        kept = _buffers[size] = _buffers.pop(size, [])  # the one used last is last
+        if len(_buffers) > _SIZES:
+            del _buffers[next(iter(_buffers))]
         buffer = next((one for one in kept if _users(one) == 1), None)
         if buffer is None:
             buffer = _huge(size)
