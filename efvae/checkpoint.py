@@ -48,12 +48,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) 
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part, meta)
         with part.open("rb") as file:
             os.fsync(file.fileno())
+        places.share(part)
         part.replace(path)
     except (SafetensorError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OSError(
-            f"cannot write the checkpoint {path}: {reason}; {places.mend(error)}: the run continues from the one before"
-        ) from error
+        before = ": the run continues from the one before" if path.exists() else ""
+        raise OSError(f"cannot write the checkpoint {path}: {reason}; {places.mend(error)}{before}") from error
     finally:
         with contextlib.suppress(OSError):  # there is none, or its folder could not be made
             part.unlink()

@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 
+#: How far a least divergence may lie below zero, or above that of the encoder, in nats.
+TOLERANCE = 1e-4
+
+
 def _sum(weight: Tensor, value: Tensor) -> Tensor:
     """Σ_k weight_k value_k; a point of weight zero contributes nothing."""
     return torch.where(weight == 0, 0.0, weight * value).sum(0)  # NaN stays NaN
@@ -99,7 +103,8 @@ def best_free_encoder(
 
     The problem may have local minima; the best end point for each x is kept. So the value is attained, and an upper
     bound of the minimum, as far as the rule is exact. To q log(q/p) the terms p − q are added, which sum to zero: each
-    term is then positive, and q does not gain by leaving the points of the rule.
+    term is then positive, and q does not gain by leaving the points of the rule. Each evaluation costs k · s · batch
+    values of log q: with a grid of two coordinates take tens of observations, not thousands.
 
     Args:
         make: family from the parameters that are optimised, natural or not, e.g. ``Gaussian.from_mean_log_variance``.
@@ -140,10 +145,12 @@ def best_free_encoder(
     with torch.no_grad():
         gap, mass = (part.reshape(s, batch) for part in parts())
         gap = torch.where((mass - 1).abs() <= COVERAGE, gap, torch.inf)
-        if bool(gap.amin(0).isinf().any()):
+        missed = gap.amin(0).isinf()
+        if bool(missed.any()):
+            first = int(missed.nonzero()[0])
             raise ValueError(
-                "best_free_encoder: for some x the rule sums no q that was found to 1: take more points, a wider grid "
-                "or other starts"
+                f"best_free_encoder: at observation {first} the rule sums no q that was found to 1, but to "
+                f"{float(mass[:, first].max()):.6g}: take more points, a wider grid or other starts"
             )
         best = gap.argmin(0)
         at = torch.arange(batch)
@@ -185,7 +192,7 @@ def gap_parts(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, free: Tensor) ->
         free: least divergence of the encoder's family for each x, shape ``(batch,)``.
 
     Raises:
-        ValueError: weights or free of another shape, or weights that do not sum to one.
+        ValueError: weights or free of another shape; weights that do not sum to one; free that is no least divergence.
 
     Own: own-gap-parts
     """
@@ -193,7 +200,13 @@ def gap_parts(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, free: Tensor) ->
     if free.shape != x.shape[:1]:
         raise ValueError(f"gap_parts: needs free of shape ({len(x)},), got {tuple(free.shape)}")
     with torch.no_grad():
-        total = float((posterior_kl(vae, x, rule) * weights).sum())
+        own = posterior_kl(vae, x, rule)
+    if not bool(((free >= -TOLERANCE) & (free <= own + TOLERANCE)).all()):
+        raise ValueError(
+            "gap_parts: free must be ≥ 0 and not above the divergence of the encoder's own law, which is of the "
+            "family: give that among the starts of best_free_encoder"
+        )
+    total = float((own * weights).sum())
     family = float((free * weights).sum())
     return GapParts(family, total - family)
 

@@ -167,8 +167,13 @@ def with_encoder(vae: VAE, make: MakeFamily, n_in: int, n_out: int, depth: int, 
         seed: of the initialisation.
         width: units of a hidden layer.
 
+    Raises:
+        ValueError: a negative depth, or a width below 1.
+
     Paper: cor-1, eq-4b
     """
+    if depth < 0:
+        raise ValueError(f"with_encoder: depth must be at least 0, got {depth}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = mlp((n_in, *[width] * depth, n_out), nn.Tanh).double()

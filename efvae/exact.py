@@ -4,8 +4,9 @@ One rule of points and weights stands for both: a sum over states has weights on
 its nodes. All oracles compute in float64 and refuse anything less: call ``vae.double()`` on a copy first.
 
 A quadrature has to be wide and fine enough for the posterior of every x, which may be far narrower than the prior.
-Where it misses the encoder's law the oracles refuse; where it misses the posterior only, they cannot know: compare
-with a rule of more points. :func:`grid` is the safe choice for one or two coordinates.
+Where it misses the encoder's law the oracles refuse, and where more than half of a posterior is in one of its points;
+where it is a little too coarse, or not wide enough for a posterior, they cannot know: compare with a rule of more
+points. :func:`grid` is the safe choice for one or two coordinates.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 
 from efvae.estimators import gauss_hermite_nodes
-from efvae.families import Bernoulli, ExponentialFamily, all_bits
+from efvae.families import Bernoulli, ExponentialFamily, Multinomial, all_bits
 from efvae.families.base import check_state_count
 from efvae.models import VAE, require_settled
+from efvae.values import check_whole
 
 __all__ = [
     "COVERAGE",
@@ -42,6 +44,9 @@ __all__ = [
 
 #: How far from one a rule may sum the encoder's law. A part that is missed counts with log q/p, tens of nats or more.
 COVERAGE = 1e-6
+#: Largest share of a posterior density that one point of a rule may hold. Sums over points as far apart as this are off
+#: by a thousandth of a nat and more.
+COARSE = 0.5
 #: How far from one the weights of observations may sum.
 WEIGHTS_TOLERANCE = 1e-6
 
@@ -72,11 +77,14 @@ class Rule:
 
 
 def enumerate_states(family: ExponentialFamily) -> Rule:
-    """The sum over all states of a finite family.
+    """The sum over all states of a finite family, such as ``vae.prior()``.
 
     Raises:
+        TypeError: something else, such as ``vae.prior`` without the call.
         ValueError: the family's support is infinite or too large.
     """
+    if not isinstance(family, ExponentialFamily):
+        raise TypeError(f"enumerate_states takes a family, such as vae.prior(), got {type(family).__name__}")
     states = family.support().double()
     return Rule(states, states.new_zeros(len(states)))
 
@@ -121,8 +129,7 @@ def grid(lower: Sequence[float], upper: Sequence[float], points: int) -> Rule:
         raise ValueError(f"grid: lower has {len(lower)} coordinates and upper {len(upper)}: give one number for each")
     if not all(a < b for a, b in zip(lower, upper, strict=True)):
         raise ValueError(f"grid: each lower corner must be below the upper one, got {list(lower)} and {list(upper)}")
-    if points < 2:
-        raise ValueError(f"grid: needs at least 2 points for each coordinate, got {points}")
+    check_whole("grid", "points", points, 2)
     check_state_count(points ** len(lower), f"a grid of {points} points in {len(lower)} coordinates")
     axes = [torch.linspace(a, b, points, dtype=torch.float64) for a, b in zip(lower, upper, strict=True)]
     weights = []
@@ -173,10 +180,9 @@ def _require_values(decoder: ExponentialFamily, x: Tensor) -> None:
         raise ValueError(f"x has {int((~x.isfinite()).sum())} values that are not finite: mend or drop them")
     outside = (decoder.log_base_measure(x) == -torch.inf).reshape(-1, len(x)).any(0) if len(x) else x.new_zeros(0)
     if bool(outside.any()):
-        raise ValueError(
-            f"{int(outside.sum())} of {len(x)} observations are no values of the decoder's {type(decoder).__name__}, "
-            "such as documents of another length"
-        )
+        such = ", such as documents of another length or fractions" if isinstance(decoder, Multinomial) else ""
+        name = type(decoder).__name__
+        raise ValueError(f"{int(outside.sum())} of {len(x)} observations are no values of the decoder's {name}{such}")
 
 
 def require_weights(where: str, weights: Tensor, x: Tensor, *, part: bool = False) -> None:
@@ -231,19 +237,32 @@ def log_marginal(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
         log Σ_k w_k p(x, z_k)
 
     Raises:
-        ValueError: the rule does not sum a prior of probabilities to one; or see :func:`log_joint`. Of a density the
-            rule need cover the posterior only, and whether it does is not known.
+        ValueError: the rule does not sum a prior of probabilities to one; or more than half of a posterior density is
+            in one point of it, so that it is too coarse; or see :func:`log_joint`. Of a density the rule need cover
+            the posterior only, and whether it does is not known.
 
     Paper: sec-2
     """
     prior = vae.prior()
+    if prior.discrete is None:
+        name = type(prior).__name__
+        raise ValueError(f"{name} must say whether it has probabilities or a density: discrete = True or False")
     if prior.discrete:
         mass = float((prior.log_prob(rule.points) + rule.log_weights).logsumexp(0).exp())
         if not abs(mass - 1) <= COVERAGE:
             raise ValueError(
                 f"the rule sums the prior to {mass:.8g}, not 1: take enumerate_states(vae.prior()) for its codes"
             )
-    return torch.logsumexp(log_joint(vae, x, rule) + rule.log_weights[:, None], 0)
+    terms = log_joint(vae, x, rule) + rule.log_weights[:, None]
+    total = torch.logsumexp(terms, 0)
+    if not prior.discrete and len(x):
+        share = float((terms.detach().amax(0) - total.detach()).max().exp())
+        if share > COARSE:
+            raise ValueError(
+                f"one of the rule's {len(rule.points)} points holds {share:.2g} of a posterior, which is narrower than "
+                "the points are apart: take more of them"
+            )
+    return total
 
 
 def log_posterior(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
@@ -261,9 +280,10 @@ def _encoder_log_prob(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
     if bool(mass.isnan().any()):
         raise ValueError("the encoder's law q(z | x) is not a number: look for NaN in its network and in x")
     if bool(((mass - 1).abs() > COVERAGE).any()):
-        worst = float(mass[(mass - 1).abs().argmax()])
+        at = int((mass - 1).abs().argmax())
         raise ValueError(
-            f"the rule sums the encoder's law q(z | x) to {worst:.8g}, not 1: take more points, or a wider grid"
+            f"the rule sums the encoder's law q(z | x) to {float(mass[at]):.8g}, not 1, at observation {at}: "
+            "take more points, or a wider grid"
         )
     return log_q
 
@@ -297,7 +317,8 @@ def elbo(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 
     Paper: eq-1b, sec-2
     """
-    return log_marginal(vae, x, rule) - posterior_kl(vae, x, rule)
+    gap = posterior_kl(vae, x, rule)
+    return log_marginal(vae, x, rule) - gap
 
 
 def mean_field(log_joint: Tensor, n_bits: int, tolerance: float = 1e-12, max_sweeps: int = 20_000) -> Bernoulli:

@@ -154,19 +154,23 @@ def fit(table: JointTable, x_weights: Tensor | None = None, z_weights: Tensor | 
     return LogBilinear((inverse_psi @ values @ inverse_nu.T).T)
 
 
-def distance(table: JointTable, x_weights: Tensor | None = None) -> Tensor:
+def distance(table: JointTable, x_weights: Tensor | None = None, z_weights: Tensor | None = None) -> Tensor:
     """Distance of a VAE to the consistent set in the space of log-joints, in nats, a scalar.
 
     ::
 
-        min over W~ of ( Σ_x w(x) (1/k) Σ_z (t(x, z) − ⟨ν~(x), W~ ψ~(z)⟩)² )^½
+        min over W~ of ( Σ_x w(x) Σ_z w'(z) (t(x, z) − ⟨ν~(x), W~ ψ~(z)⟩)² )^½
 
-    It is zero exactly if the VAE is consistent on the x with w(x) > 0. The k latent states are all there are: of a
-    continuous latent space the value would be that of the chosen points, and grow with their range.
+    It is zero exactly if the VAE is consistent on the x with w(x) > 0 and the z with w'(z) > 0. With equal w' the k
+    latent states should be all there are: of a continuous latent space the value would be that of the chosen points,
+    and grow with their range. There take the prior's mass at the points of a rule,
+    ``(vae.prior().log_prob(rule.points) + rule.log_weights).softmax(0)``: it is an integral then, which finer rules
+    give as well.
 
     Args:
         table: see :func:`joint_table`.
         x_weights: w, summing to one, shape ``(batch,)``; default the same for all.
+        z_weights: w', summing to one, shape ``(k,)``; default the same for all.
 
     Raises:
         ValueError: no observation, weights of another shape, or that do not sum to one.
@@ -179,8 +183,10 @@ def distance(table: JointTable, x_weights: Tensor | None = None) -> Tensor:
         raise ValueError("distance: no observation, so that nothing is shown")
     if x_weights is not None:
         require_weights("distance", x_weights, table.values.T)
-    residual = table.values - fit(table).values(table.nu, table.psi)
-    square = residual.square().mean(0)
+    if z_weights is not None:
+        require_weights("distance", z_weights, table.values)
+    residual = table.values - fit(table, z_weights=z_weights).values(table.nu, table.psi)
+    square = residual.square().mean(0) if z_weights is None else z_weights @ residual.square()
     return (square.mean() if x_weights is None else (square * x_weights).sum()).sqrt()
 
 

@@ -41,6 +41,7 @@ class Conditional(nn.Module):
             front made one, ``(batch, *event)``.
 
     Raises:
+        TypeError: ``network`` is no module.
         ValueError: ``network`` has layers of convolution or normalisation, and ``event_axes`` is not given.
 
     Paper: asm-1, eq-4a, eq-4b
@@ -48,6 +49,8 @@ class Conditional(nn.Module):
 
     def __init__(self, network: nn.Module, family: MakeFamily, *, event_axes: int | None = None) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"Conditional: network must be a torch.nn.Module, got {type(network).__name__}")
         self.network = network
         self.family = family
         self.event_axes = event_axes
@@ -160,6 +163,15 @@ class Prior(nn.Module):
         def __call__(self) -> ExponentialFamily: ...  # noqa: D102
 
 
+def _family(name: str, made: object) -> ExponentialFamily:
+    """What a module made, if it is a law."""
+    if not isinstance(made, ExponentialFamily):
+        raise TypeError(
+            f"VAE: the {name} makes a {type(made).__name__}, no family: wrap it, Conditional(network, family)"
+        )
+    return made
+
+
 class VAE(nn.Module):
     """Prior p(z), decoder p(x | z) and encoder q(z | x).
 
@@ -168,11 +180,19 @@ class VAE(nn.Module):
         decoder: p(x | z).
         encoder: q(z | x), with the same event shape as the prior.
 
+    Raises:
+        TypeError: a family or a function in the place of one of the three; where it is another module, when it is used.
+
     Paper: sec-2, asm-1
     """
 
     def __init__(self, prior: Prior, decoder: Conditional, encoder: Conditional) -> None:
         super().__init__()
+        parts: dict[str, object] = {"prior": prior, "decoder": decoder, "encoder": encoder}
+        for name, part in parts.items():
+            if not isinstance(part, nn.Module):
+                kind = "Prior(eta, family)" if name == "prior" else "Conditional(network, family)"
+                raise TypeError(f"VAE: {name} must be a {kind}, got {type(part).__name__}")
         self.prior = prior
         self.decoder = decoder
         self.encoder = encoder
@@ -219,7 +239,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: the decoder gives another batch shape, which would broadcast with the data to wrong pairs.
         """
-        made = self.decoder(z)
+        made = _family("decoder", self.decoder(z))
         axes = z.shape[: z.ndim - len(self.prior().event_shape)]
         found = made.batch_shape
         if len(found) != len(axes) or any(a not in (1, b) for a, b in zip(axes, found, strict=True)):
@@ -239,7 +259,7 @@ class VAE(nn.Module):
         own = next((p.dtype for p in self.encoder.parameters() if p.is_floating_point()), x.dtype)
         if x.dtype != own:
             raise ValueError(f"x is {x.dtype}, the encoder's parameters are {own}: give x.to({own})")
-        q, prior = self.encoder(x), self.prior()
+        q, prior = _family("encoder", self.encoder(x)), self.prior()
         if q.event_shape != prior.event_shape:
             raise ValueError(
                 f"the encoder's codes have shape {tuple(q.event_shape)}, the prior's {tuple(prior.event_shape)}: "

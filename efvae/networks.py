@@ -19,12 +19,14 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Seque
         activation: class of the hidden activations.
 
     Raises:
-        ValueError: fewer than two sizes.
+        ValueError: fewer than two sizes, or one below 1.
 
     Paper: sec-4-1
     """
     if len(sizes) < 2:
         raise ValueError(f"mlp: sizes needs an input and an output width, got {list(sizes)}")
+    if min(sizes) < 1:
+        raise ValueError(f"mlp: every width must be at least 1, got {list(sizes)}")
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), activation()]

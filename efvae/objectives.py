@@ -9,6 +9,7 @@ from torch import Tensor
 
 from efvae.estimators import Estimator
 from efvae.models import VAE, require_settled
+from efvae.values import check_whole
 
 __all__ = ["elbo", "iwae_bound"]
 
@@ -34,11 +35,15 @@ def elbo(vae: VAE, x: Tensor, estimator: Estimator, generator: torch.Generator |
         ELBO in nats, shape ``batch``.
 
     Raises:
+        TypeError: no estimator, or the class of one.
         ValueError: encoder and prior are over codes of different shapes; or x is no value of the decoder's bits, see
             :meth:`efvae.models.VAE.log_likelihood`.
 
     Paper: eq-1a, sec-2
     """
+    if isinstance(estimator, type) or not hasattr(estimator, "expectation"):
+        name = estimator.__name__ if isinstance(estimator, type) else repr(estimator)
+        raise TypeError(f"elbo: needs an estimator, such as DisARM(), got {name}")
     q = vae.encode(x)
     prior = vae.prior()
     if q.same_base_measure(prior):
@@ -73,8 +78,7 @@ def iwae_bound(vae: VAE, x: Tensor, samples: int, generator: torch.Generator | N
 
     Own: own-your-vae-beyond
     """
-    if samples < 1:
-        raise ValueError(f"iwae_bound: samples must be at least 1, got {samples}")
+    check_whole("iwae_bound", "samples", samples, 1)
     require_settled(vae)
     q = vae.encode(x)
     z = q.sample((samples,), generator)

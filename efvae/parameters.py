@@ -15,6 +15,7 @@ import ast
 import io
 import os
 import tokenize
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ def load_notebook(path: Path) -> Any:
     """
     try:
         import jupytext
+        import nbformat
         import papermill  # noqa: F401 - so that its absence shows here, in one line
     except ImportError as error:
         raise UsageError(
@@ -102,8 +104,11 @@ def load_notebook(path: Path) -> Any:
         ) from None
     try:
         form = "py:percent" if path.suffix == ".py" else "ipynb"
-        node = jupytext.reads(path.read_text(encoding="utf-8"), fmt=form)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of cells without a number, which get one
+            node = jupytext.reads(path.read_text(encoding="utf-8"), fmt=form)
+            nbformat.validate(node)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
         raise UsageError(f"{path} is not a notebook: {one_line(error)}") from None
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     node.metadata["kernelspec"] = kernel

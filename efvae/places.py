@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["expanded", "mend", "probe", "write_atomically"]
+__all__ = ["expanded", "mend", "probe", "share", "write_atomically"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -68,6 +68,19 @@ def mend(error: BaseException, otherwise: str = "name a folder that can be writt
     return "free some space" if full else otherwise
 
 
+def share(path: Path) -> None:
+    """Give a private file, as temporary ones are made, the permissions of any other: a record is for everyone.
+
+    Args:
+        path: the file.
+
+    Own: own-records
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Put a file in place in one step; a reader sees the old file or the new one, never a part.
 
@@ -88,9 +101,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())  # the rename must not reach the disk before the content does
-        mask = os.umask(0)
-        os.umask(mask)
-        scratch.chmod(0o666 & ~mask)  # mkstemp makes private files; a record is for everyone
+        share(scratch)
         scratch.replace(path)
     except BaseException:
         scratch.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from efvae import places
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.devices import Repeated
 from efvae.values import check_fields
@@ -138,7 +139,9 @@ def fit(
         TrainingError: the loss, a parameter or a metric became NaN or infinite; the checkpoint on disk is still the
             last sound one.
         efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
-        ValueError: ``evaluate`` returns a ``step`` or ``loss``; or a checkpoint that is never written.
+        ValueError: ``evaluate`` returns a ``step`` or ``loss``; a checkpoint that is never written, or is a folder; or
+            a loss that depends on no parameter of the model.
+        OSError: the checkpoint cannot be written, in one line.
 
     Paper: sec-4-1
     """
@@ -161,6 +164,7 @@ def fit(
         if on_cpu:
             _refuse_loss(mean, done, config.rate(done - 1))
         mean.backward()
+        _refuse_another_model(parameters, first=done == start + 1)
         optimizer.step()
         value = mean.detach()  # of a recorded step: where each replay writes it
 
@@ -186,12 +190,31 @@ def fit(
     return curve
 
 
+def _refuse_another_model(parameters: list[nn.Parameter], *, first: bool) -> None:
+    if first and all(p.grad is None for p in parameters):
+        raise ValueError(
+            "fit: the loss depends on no trainable parameter of the model: does it use another model, such as the last "
+            "one of a loop?"
+        )
+
+
 def _to_write(checkpoint: Path | str | None, config: TrainConfig) -> Path | None:
     if checkpoint is not None and not config.checkpoint_every:
         raise ValueError(
             f"fit: checkpoint {checkpoint} would never be written: set checkpoint_every in the TrainConfig"
         )
-    return None if checkpoint is None else Path(checkpoint)
+    if checkpoint is None:
+        return None
+    path = Path(checkpoint)
+    if path.is_dir():
+        raise ValueError(f"fit: checkpoint {path} is a folder: name a file in it")
+    if not path.exists():
+        try:
+            places.probe(path.parent)  # before hours of training, not after them
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"cannot write the checkpoint {path}: {reason}; {places.mend(error)}") from error
+    return path
 
 
 def _entry(done: int, value: Tensor, more: dict[str, float]) -> dict[str, float]:

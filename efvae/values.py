@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["TYPES", "Range", "check_fields", "convert", "nearest", "parse", "parse_range"]
+__all__ = ["TYPES", "Range", "check_fields", "check_whole", "convert", "nearest", "parse", "parse_range"]
 
 Scalar = bool | int | float | str
 Value = Scalar | list[Scalar]
@@ -81,6 +81,24 @@ def check_fields(
             raise ValueError(f"{name} must be a whole number in [{low}, {high}]; got {value}")
     for name in positive:
         _check_positive(name, getattr(config, name))
+
+
+def check_whole(where: str, name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    Args:
+        where: the caller, for the message.
+        name: of the argument.
+        value: as given.
+        least: smallest value.
+
+    Raises:
+        ValueError: so it is.
+
+    Own: own-records
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{where}: {name} must be a whole number of at least {least}, got {shown(value)}")
 
 
 def _check_positive(name: str, value: object) -> None:

@@ -179,7 +179,18 @@ def test_a_missing_notebook_names_the_nearest(tmp_path, monkeypatch, capsys):
     assert runner.find_notebook("sec4_1_artificial").name == "sec4_1_artificial.py"
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"nbformat": 3}',
+        b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": 5}',
+        b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [5]}',
+    ],
+)
 def test_a_file_that_is_no_notebook_is_refused(content, tmp_path, capsys):
     path = tmp_path / "broken.ipynb"
     path.write_bytes(content)

@@ -16,8 +16,8 @@ from efvae.checkpoint import CheckpointError
 from efvae.consistency import posterior_gap
 from efvae.descent import maximize, minimize
 from efvae.encoder_fit import best_free_encoder, forward_cross_entropy, gap_parts, posterior_table, reverse_gap
-from efvae.encoder_gap import code_products, family_gap, train_encoder
-from efvae.estimators import Exact, Reinforce, Reparameterized, gauss_hermite_nodes
+from efvae.encoder_gap import code_products, family_gap, train_encoder, with_encoder
+from efvae.estimators import ARM, DisARM, Exact, Reinforce, Reparameterized, StraightThrough, gauss_hermite_nodes
 from efvae.families import (
     Bernoulli,
     Categorical,
@@ -34,6 +34,7 @@ from efvae.gaussian.joint import rotate_latent
 from efvae.gibbs import annealed_log_partition
 from efvae.harmonium import Harmonium
 from efvae.models import VAE, CategoricalOver, Conditional, Prior
+from efvae.networks import mlp
 from efvae.objectives import elbo, iwae_bound
 from efvae.train import TrainConfig, fit
 from tests.cases import CASES, Case
@@ -260,6 +261,16 @@ def test_a_base_measure_that_is_not_one_must_give_its_mean() -> None:
 
     q = Poisson(torch.tensor([1.5], dtype=F64))
     x = torch.arange(40, dtype=F64)[:, None]
+    # and whether the sum over some codes may be all of it
+    vae = VAE(
+        Prior(q.eta, Poisson), Conditional(nn.Linear(1, 3).double(), Bernoulli), Conditional(nn.Identity(), Poisson)
+    )
+    with pytest.raises(ValueError, match="Poisson must say whether it has probabilities or a density: discrete = True"):
+        exact.log_marginal(vae, torch.eye(3, dtype=F64), exact.Rule(x, torch.zeros(40, dtype=F64)))
+    Poisson.discrete = True
+    assert exact.log_marginal(vae, torch.eye(3, dtype=F64), exact.Rule(x, torch.zeros(40, dtype=F64))).isfinite().all()
+    with pytest.raises(ValueError, match="the rule sums the prior to "):
+        exact.log_marginal(vae, torch.eye(3, dtype=F64), exact.Rule(x[:3], torch.zeros(3, dtype=F64)))
     assert torch.allclose(q.log_prob(x), torch.from_numpy(stats.poisson.logpmf(x[:, 0].numpy(), math.exp(1.5))))
     with pytest.raises(ValueError, match=r"Poisson must give expected_log_base_measure, .*if h = 1"):
         q.entropy()
@@ -345,7 +356,9 @@ def test_a_rule_whose_weights_overflow_is_refused() -> None:
     assert gauss_hermite_nodes(370, 1, like)[1].isfinite().all()
     for nodes in (0, 371):
         with pytest.raises(ValueError, match=f"takes 1 to 370 nodes in each coordinate, got {nodes}"):
-            Exact(nodes).expectation(Gaussian(torch.tensor([0.0, -0.5], dtype=F64)), lambda z: z[..., 0])
+            gauss_hermite_nodes(nodes, 1, like)
+    with pytest.raises(ValueError, match="takes 1 to 370 nodes in each coordinate, got 371"):
+        Exact(371).expectation(Gaussian(torch.tensor([0.0, -0.5], dtype=F64)), lambda z: z[..., 0])
     with pytest.raises(ValueError, match="lower has 1 coordinates and upper 2"):
         exact.grid([0.0], [1.0, 1.0], 5)
 
@@ -482,6 +495,9 @@ def test_weights_of_another_shape_are_refused() -> None:
         gap_parts(vae, x, weights[:, None], rule, free)
     with pytest.raises(ValueError, match=r"needs free of shape \(8,\), got \(8, 1\)"):
         gap_parts(vae, x, weights, rule, free[:, None])
+    for impossible in (torch.nan, -1.0, float(exact.posterior_kl(vae, x, rule).detach().max()) + 0.01):
+        with pytest.raises(ValueError, match="gap_parts: free must be ≥ 0 and not above the divergence"):
+            gap_parts(vae, x, weights, rule, free + impossible)
     with pytest.raises(ValueError, match=r"train_encoder: needs weights of shape \(8,\), got \(8, 1\)"):
         train_encoder(vae, x, weights[:, None], rule)
 
@@ -537,8 +553,11 @@ def test_observations_that_no_code_explains_are_refused() -> None:
     vae.decoder.family = lambda eta: Multinomial(eta, 4)
     counts = torch.tensor([[4, 0, 0, 0, 0], [2, 2, 0, 0, 0], [2, 3, 0, 0, 0]], dtype=F64)
     assert exact.log_marginal(vae, counts[:2], rule).isfinite().all()
-    with pytest.raises(ValueError, match="1 of 3 observations are no values of the decoder's Multinomial"):
+    with pytest.raises(ValueError, match="1 of 3 observations are no values of the decoder's Multinomial, such as doc"):
         exact.log_marginal(vae, counts, rule)
+    for wrong in ([1.5, 2.5, 0, 0, 0], [-1, 5, 0, 0, 0]):  # their sum is right
+        with pytest.raises(ValueError, match="1 of 3 observations are no values"):
+            exact.log_marginal(vae, torch.cat([counts[:2], torch.tensor([wrong], dtype=F64)]), rule)
 
 
 def test_more_batch_axes_are_refused_by_oracles_and_taken_by_objectives() -> None:
@@ -861,3 +880,98 @@ def test_a_finished_run_is_read_by_the_same_call_and_by_no_other(tmp_path) -> No
     for other in ({"frozen": True}, {"wide": True}, {"steps": 6}):
         with pytest.raises(CheckpointError, match="belongs to another configuration"):
             trained(**other)
+
+
+@pytest.mark.parametrize(("slope", "points"), [(20.0, 11), (20.0, 101), (5.0, 31)])
+def test_a_grid_too_coarse_for_a_posterior_is_refused(slope: float, points: int) -> None:
+    """p(x | z) = N(x | slope · z, 0.01): the likelihood in closed form, which coarse sums miss by tenths of a nat."""
+    line = nn.Linear(1, 1).double()
+    with torch.no_grad():
+        line.weight.fill_(slope)
+        line.bias.zero_()
+    vae = VAE(
+        Prior(torch.tensor([0.0, -0.5], dtype=F64), Gaussian),
+        Conditional(line, partial(GaussianFixedVariance.from_mean, variance=0.01)),
+        Conditional(nn.Linear(1, 2).double(), Gaussian.from_mean_log_variance),
+    )
+    x = torch.tensor([[0.0], [0.3]], dtype=F64)
+    with pytest.raises(ValueError, match=r"holds .* of a posterior, which is narrower than the points are apart"):
+        exact.log_marginal(vae, x, exact.grid([-6.0], [6.0], points))
+    variance = slope**2 + 0.01
+    truth = -0.5 * (x[:, 0].square() / variance + math.log(2 * math.pi * variance))
+    assert (exact.log_marginal(vae, x, exact.grid([-6.0], [6.0], 6001)) - truth).abs().max() < 1e-9
+
+
+def test_the_distance_of_a_continuous_code_is_an_integral() -> None:
+    """With the prior's mass for weights a finer and wider rule changes nothing; with equal ones it does."""
+    torch.manual_seed(0)
+    bent = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    prior = Prior(torch.tensor([0.0, -0.5], dtype=F64), Gaussian)
+    vae = VAE(
+        prior, Conditional(bent, Bernoulli), Conditional(nn.Linear(3, 2).double(), Gaussian.from_mean_log_variance)
+    )
+    x = all_bits(3).double()
+    by_mass, alike = [], []
+    for edge, points in ((6.0, 121), (7.0, 281)):
+        rule = exact.grid([-edge], [edge], points)
+        mass = (vae.prior().log_prob(rule.points) + rule.log_weights).softmax(0)
+        with torch.no_grad():
+            table = log_bilinear.joint_table(vae, x, rule)
+        by_mass.append(float(log_bilinear.distance(table, z_weights=mass)))
+        alike.append(float(log_bilinear.distance(table)))
+    assert by_mass[0] == pytest.approx(by_mass[1], rel=1e-6)
+    assert abs(alike[0] - alike[1]) > 0.01
+    even = torch.full((len(table.psi),), 1 / len(table.psi), dtype=F64)
+    assert float(log_bilinear.distance(table, z_weights=even)) == pytest.approx(alike[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda v: VAE(Bernoulli(torch.zeros(2)), v.decoder, v.encoder),
+            r"prior must be a Prior\(eta, family\), got Bern",
+        ),
+        (
+            lambda v: VAE(v.prior, Bernoulli, v.encoder),
+            r"decoder must be a Conditional\(network, family\), got ABCMeta",
+        ),
+        (
+            lambda v: VAE(v.prior, nn.Linear(2, 3), v.encoder).decode(torch.zeros(4, 2)),
+            "the decoder makes a Tensor, no f",
+        ),
+        (
+            lambda v: VAE(v.prior, v.decoder, nn.Linear(3, 2)).encode(torch.zeros(4, 3)),
+            "the encoder makes a Tensor, no f",
+        ),
+        (lambda _: Conditional(lambda z: z, Bernoulli), r"network must be a torch\.nn\.Module, got function"),
+        (lambda v: exact.enumerate_states(v.prior), r"takes a family, such as vae\.prior\(\), got Prior"),
+        (lambda v: elbo(v, torch.zeros(4, 3), DisARM), r"needs an estimator, such as DisARM\(\), got DisARM"),
+        (lambda v: elbo(v, torch.zeros(4, 3), None), r"needs an estimator, such as DisARM\(\), got None"),
+    ],
+)
+def test_another_thing_in_the_place_of_a_part_is_refused(make, message: str) -> None:
+    vae = VAE(
+        Prior(torch.zeros(2), Bernoulli),
+        Conditional(nn.Linear(2, 3), Bernoulli),
+        Conditional(nn.Linear(3, 2), Bernoulli),
+    )
+    with pytest.raises(TypeError, match=message):
+        make(vae)
+
+
+@pytest.mark.parametrize("make", [ARM, DisARM, Reinforce, StraightThrough, Reparameterized, Exact])
+@pytest.mark.parametrize("number", [1.5, True, "2", -1, 0])
+def test_a_number_of_samples_is_a_whole_number(make, number) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^{make.__name__}: (samples|nodes) must be a whole number of at least \d, got "
+    ):
+        make(number)
+
+
+def test_widths_and_depths_below_their_least_are_refused() -> None:
+    vae, *_ = small_vae()
+    with pytest.raises(ValueError, match=r"mlp: every width must be at least 1, got \[2, 0, 3\]"):
+        mlp((2, 0, 3))
+    with pytest.raises(ValueError, match="with_encoder: depth must be at least 0, got -1"):
+        with_encoder(vae, Bernoulli, 5, 2, -1, 0)

@@ -194,7 +194,9 @@ def test_bits_of_half_precision_logits_have_their_probability(estimator: Estimat
 
 def test_refuses_what_it_cannot_do() -> None:
     for make, least in ((Reinforce, 2), (ARM, 1), (DisARM, 1), (StraightThrough, 1)):
-        with pytest.raises(ValueError, match=f"{make.__name__}: samples must be at least {least}, got {least - 1}"):
+        with pytest.raises(
+            ValueError, match=f"{make.__name__}: samples must be a whole number of at least {least}, got {least - 1}"
+        ):
             make(least - 1)
     for estimator in (ARM(), DisARM(), StraightThrough()):
         with pytest.raises(ValueError, match="needs independent bits, got Gaussian"):

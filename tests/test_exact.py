@@ -152,7 +152,9 @@ def wide_encoder(vae: VAE) -> VAE:
     ids=["narrow", "coarse", "hermite"],
 )
 def test_a_rule_that_misses_the_encoders_law_is_refused(call, rule) -> None:
-    with pytest.raises(ValueError, match=r"sums the encoder's law q\(z \| x\) to .*, not 1: take more points"):
+    with pytest.raises(
+        ValueError, match=r"sums the encoder's law q\(z \| x\) to .*, not 1, at observation \d+: take more points"
+    ):
         call(gaussian_vae(0), bits(3, 4), rule)
 
 
@@ -175,7 +177,7 @@ def test_a_rule_that_misses_the_encoders_law_is_refused(call, rule) -> None:
         (lambda vae: exact.Rule(torch.zeros(3, 1).double(), torch.zeros(2).double()), "one weight for each point"),
         (lambda vae: exact.mean_field(torch.zeros(6, 2).double(), 2), "need 4 rows"),
         (lambda vae: exact.grid([0.0] * 8, [1.0] * 8, 100), "enumeration stops"),
-        (lambda vae: exact.grid([0.0], [1.0], 1), "at least 2 points"),
+        (lambda vae: exact.grid([0.0], [1.0], 1), "points must be a whole number of at least 2, got 1"),
         (lambda vae: exact.enumerate_states(Gaussian(-torch.ones(2).double())), "no finite support"),
     ],
 )

@@ -69,5 +69,5 @@ def test_what_it_returns_and_refuses() -> None:
     assert first.shape == (2, 3)
     assert torch.equal(first, second)
     assert not first.requires_grad
-    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="samples must be a whole number of at least 1, got 0"):
         iwae_bound(vae, x, 0)

@@ -223,6 +223,7 @@ def edited(path: Path, **changes) -> None:
         (lambda p: edited(p, extra=1), "expected the keys"),
         (lambda p: p.write_text(p.read_text().replace("-3.7", "NaN")), "NaN is not a finite number"),
         (lambda p: edited(p, metrics={"elbo": "high"}), "metric elbo must be a finite number"),
+        (lambda p: edited(p, metrics={}), "metrics is empty"),
         (lambda p: edited(p, metrics={"elbo": True}), "metric elbo must be a finite number"),
         (lambda p: edited(p, metrics={"elbo": 10**400}), "metric elbo must be a finite number"),
         (lambda p: edited(p, curve={"elbo": 3}), "curve elbo"),

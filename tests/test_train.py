@@ -244,3 +244,30 @@ def test_a_metric_does_not_take_the_place_of_the_loss() -> None:
             TrainConfig(steps=1),
             evaluate=lambda: {"loss": 0.0},
         )
+
+
+def test_a_loss_of_another_model_is_refused() -> None:
+    """As a lambda in a loop makes it, which sees the last model only."""
+    mine, other = binary_vae(0), binary_vae(1)
+    before = [p.clone() for p in mine.parameters()]
+    with pytest.raises(ValueError, match="fit: the loss depends on no trainable parameter of the model"):
+        fit(mine, lambda x, generator: -elbo(other, x, Exact()), batch, TrainConfig(steps=3))
+    assert all(torch.equal(a, b) for a, b in zip(before, mine.parameters(), strict=True))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"is a folder: name a file in it"):
+        train(binary_vae(1), CONFIG, tmp_path)
+    with pytest.raises(
+        OSError, match=r"^cannot write the checkpoint .*c\.st: Not a directory; name a folder"
+    ) as caught:
+        fit(binary_vae(1), lambda *_: 1 / 0, batch, CONFIG, checkpoint=tmp_path / "file" / "c.st")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_is_for_everyone(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    write(path)
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode

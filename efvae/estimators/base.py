@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from efvae.families import ExponentialFamily
+from efvae.values import check_whole
 
 __all__ = ["Estimator", "check_samples", "with_gradient"]
 
@@ -63,7 +64,6 @@ def check_samples(estimator: object, samples: int, least: int) -> None:
     """Refuse a number of samples that gives no estimate.
 
     Raises:
-        ValueError: ``samples`` is smaller than ``least``.
+        ValueError: ``samples`` is smaller than ``least``, or no whole number.
     """
-    if samples < least:
-        raise ValueError(f"{type(estimator).__name__}: samples must be at least {least}, got {samples}")
+    check_whole(type(estimator).__name__, "samples", samples, least)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from efvae.families import ExponentialFamily, Gaussian, GaussianFixedVariance
 from efvae.families.base import check_state_count
+from efvae.values import check_whole
 
 __all__ = ["MAX_NODES", "Exact", "gauss_hermite_nodes"]
 
@@ -33,11 +34,17 @@ class Exact:
     Args:
         nodes: quadrature nodes for each Gaussian coordinate.
 
+    Raises:
+        ValueError: ``nodes`` is no whole number of at least 1.
+
     Paper: eq-1a
     """
 
     nodes: int = 32
     unbiased: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_whole("Exact", "nodes", self.nodes, 1)
 
     def expectation(
         self,

@@ -26,8 +26,9 @@ class ExponentialFamily(ABC):
 
     A subclass gives ν (:meth:`sufficient_statistic`), h (:meth:`log_base_measure`), A (:meth:`log_partition`),
     :meth:`sample`, :attr:`event_shape` and :meth:`with_eta`; for entropies :meth:`expected_log_base_measure`, for sums
-    over all values :meth:`support`. Everything else follows and is written here, with live gradients in both arguments.
-    A sample has shape ``sample + batch + event``.
+    over all values :meth:`support`, and without one whether it is :attr:`discrete`, which the oracles have to know.
+    Everything else follows and is written here, with live gradients in both arguments. A sample has shape
+    ``sample + batch + event``.
 
     Args:
         eta: natural parameters η, shape ``(*batch, d)``, floating point.
@@ -39,7 +40,13 @@ class ExponentialFamily(ABC):
     """
 
     #: True if p(x) is a probability, False if it is a density (a ratio of the two has no meaning), None if unknown.
+    #: A class that gives :meth:`support` is discrete without saying so.
     discrete: ClassVar[bool | None] = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.discrete is None and cls.support is not ExponentialFamily.support:
+            cls.discrete = True
 
     def __init__(self, eta: Tensor) -> None:
         if not eta.is_floating_point() or eta.ndim < 1:

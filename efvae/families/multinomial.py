@@ -21,7 +21,9 @@ class Multinomial(ExponentialFamily):
 
         ν(x) = x,   h(x) = l! / Π_k x_k!,   A(η) = l · log Σ_k exp η_k
 
-    The statistic is not minimal: adding a constant to η changes nothing.
+    The statistic is not minimal: adding a constant to η changes nothing. As the decoder of a
+    :class:`~efvae.models.VAE`, which sees codes only, it has documents of one length; for those of any length see
+    :class:`efvae.text.model.TextVAE`.
 
     Args:
         eta: logits of the words, shape ``(*batch, K)``.
@@ -61,7 +63,8 @@ class Multinomial(ExponentialFamily):
 
     def log_base_measure(self, x: Tensor) -> Tensor:
         log_h = torch.lgamma(self.total + 1) - torch.lgamma(x + 1).sum(-1)
-        return torch.where(x.sum(-1) == self.total, log_h, -torch.inf)
+        counts = ((x >= 0) & (x == x.floor())).all(-1)
+        return torch.where((x.sum(-1) == self.total) & counts, log_h, -torch.inf)
 
     def log_partition(self) -> Tensor:
         return self.total * torch.logsumexp(self.eta, -1)

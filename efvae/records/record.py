@@ -197,6 +197,8 @@ def _bad_mapping(record: Record) -> str | None:
     for name in ("config", "metrics", "curve", "provenance"):
         if not isinstance(getattr(record, name), dict):
             return f"{name} must be a mapping"
+    if not record.metrics:
+        return "metrics is empty"
     if set(record.provenance) != _PROVENANCE:
         return f"provenance must have the keys {sorted(_PROVENANCE)}; got {sorted(record.provenance)}"
     return None
