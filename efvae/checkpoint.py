@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efvae import places
 
-__all__ = ["CheckpointError", "fill", "load_checkpoint", "save_checkpoint", "write_tensors"]
+__all__ = ["CheckpointError", "check_shapes", "load_checkpoint", "save_checkpoint", "write_tensors"]
 
 
 class CheckpointError(RuntimeError):
@@ -59,23 +59,22 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) 
             part.unlink()
 
 
-def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Give a model the tensors of a file.
+def check_shapes(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Refuse the tensors of another architecture.
 
     Args:
-        model: filled in place.
+        model: which is to be filled.
         tensors: by the names of its state.
-        path: the file that messages name.
+        path: the file that the message names.
 
     Raises:
-        CheckpointError: other names or shapes than the model's, which is unchanged then.
+        CheckpointError: other names or shapes than the model's.
     """
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     found = {key: value.shape for key, value in tensors.items()}
     wrong = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))
     if wrong:
         raise CheckpointError(f"checkpoint {path} is of another architecture ({wrong[0]} differs): delete it", path)
-    model.load_state_dict(tensors)
 
 
 def save_checkpoint(
@@ -142,7 +141,9 @@ def load_checkpoint(
         raise CheckpointError(
             f"checkpoint {path} was written on another kind of device: go on there, or delete it", path
         ) from error
-    fill(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, path)
+    own = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    check_shapes(model, own, path)
+    model.load_state_dict(own)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

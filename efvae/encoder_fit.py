@@ -148,9 +148,10 @@ def best_free_encoder(
         missed = gap.amin(0).isinf()
         if bool(missed.any()):
             first = int(missed.nonzero()[0])
+            nearest = float(mass[(mass[:, first] - 1).abs().argmin(), first])
             raise ValueError(
-                f"best_free_encoder: at observation {first} the rule sums no q that was found to 1, but to "
-                f"{float(mass[:, first].max()):.6g}: take more points, a wider grid or other starts"
+                f"best_free_encoder: at observation {first} the rule sums no q that was found to 1, the nearest to "
+                f"{nearest:.8g}: take more points, a wider grid or other starts"
             )
         best = gap.argmin(0)
         at = torch.arange(batch)

@@ -4,9 +4,10 @@ One rule of points and weights stands for both: a sum over states has weights on
 its nodes. All oracles compute in float64 and refuse anything less: call ``vae.double()`` on a copy first.
 
 A quadrature has to be wide and fine enough for the posterior of every x, which may be far narrower than the prior.
-Where it misses the encoder's law the oracles refuse, and where more than half of a posterior is in one of its points;
-where it is a little too coarse, or not wide enough for a posterior, they cannot know: compare with a rule of more
-points. :func:`grid` is the safe choice for one or two coordinates.
+Where it misses the encoder's law the oracles refuse, and where a :func:`grid` is coarser than a posterior is wide
+along one of its axes. Where another rule misses a posterior, or a grid is not wide enough, or a posterior is narrow
+across the axes, they cannot know: compare with a rule of more points. A grid is the safe choice for one or two
+coordinates.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ __all__ = [
 
 #: How far from one a rule may sum the encoder's law. A part that is missed counts with log q/p, tens of nats or more.
 COVERAGE = 1e-6
-#: Largest share of a posterior density that one point of a rule may hold. Sums over points as far apart as this are off
-#: by a thousandth of a nat and more.
-COARSE = 0.5
+#: Largest shares of a posterior density that one point, and two together, may hold along an axis of a grid: in one
+#: coordinate sums beyond are off by a thousandth of a nat and more, sums within by no more than that.
+COARSE = (0.65, 0.93)
 #: How far from one the weights of observations may sum.
 WEIGHTS_TOLERANCE = 1e-6
 
@@ -58,6 +59,7 @@ class Rule:
     Args:
         points: shape ``(k, *event)``, float64.
         log_weights: shape ``(k,)``, float64.
+        even: numbers of points along the axes of a grid of equal steps, whose product is k; empty for any other rule.
 
     Raises:
         ValueError: not float64, or the two lengths differ.
@@ -65,6 +67,7 @@ class Rule:
 
     points: Tensor
     log_weights: Tensor
+    even: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _require_float64(self.points, "the points of a Rule")
@@ -140,6 +143,7 @@ def grid(lower: Sequence[float], upper: Sequence[float], points: int) -> Rule:
     return Rule(
         torch.cartesian_prod(*axes).reshape(-1, len(axes)),
         torch.cartesian_prod(*weights).reshape(-1, len(axes)).sum(-1),
+        (points,) * len(axes),
     )
 
 
@@ -237,9 +241,9 @@ def log_marginal(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
         log Σ_k w_k p(x, z_k)
 
     Raises:
-        ValueError: the rule does not sum a prior of probabilities to one; or more than half of a posterior density is
-            in one point of it, so that it is too coarse; or see :func:`log_joint`. Of a density the rule need cover
-            the posterior only, and whether it does is not known.
+        ValueError: the rule does not sum a prior of probabilities to one, or the prior does not say whether it has
+            them; a grid is too coarse for the posterior, see :data:`COARSE`; or see :func:`log_joint`. Of a density
+            the rule need cover the posterior only, and whether it does is not known.
 
     Paper: sec-2
     """
@@ -253,25 +257,42 @@ def log_marginal(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
             raise ValueError(
                 f"the rule sums the prior to {mass:.8g}, not 1: take enumerate_states(vae.prior()) for its codes"
             )
-    terms = log_joint(vae, x, rule) + rule.log_weights[:, None]
-    total = torch.logsumexp(terms, 0)
-    if not prior.discrete and len(x):
-        share = float((terms.detach().amax(0) - total.detach()).max().exp())
-        if share > COARSE:
+    return _normalised(vae, x, rule)[1]
+
+
+def _normalised(vae: VAE, x: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    """log p(x, z_k) at all points, and log p(x)."""
+    joint = log_joint(vae, x, rule)
+    total = torch.logsumexp(joint + rule.log_weights[:, None], 0)
+    if rule.even and len(x):
+        with torch.no_grad():
+            _refuse_coarse((joint - total + rule.log_weights[:, None]).exp().reshape(*rule.even, len(x)))
+    return joint, total
+
+
+def _refuse_coarse(share: Tensor) -> None:
+    """Look along each axis of a grid, where shares of a posterior have the shape ``(*axes, batch)``."""
+    for axis in range(share.ndim - 1):
+        others = [other for other in range(share.ndim - 1) if other != axis]
+        along = share.sum(others) if others else share
+        two = along.topk(min(2, len(along)), 0).values
+        if bool((two[0] > COARSE[0]).any() or (two.sum(0) > COARSE[1]).any()):
             raise ValueError(
-                f"one of the rule's {len(rule.points)} points holds {share:.2g} of a posterior, which is narrower than "
-                "the points are apart: take more of them"
+                f"a posterior is narrower than the {len(along)} points along axis {axis} of the grid are apart: one "
+                f"holds {float(two[0].max()):.2g} of it, two {float(two.sum(0).max()):.2g}: take more points"
             )
-    return total
 
 
 def log_posterior(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
     """log p(z_k | x) in nats, shape ``(k, batch)``: a density where the latent space is continuous.
 
+    Raises:
+        ValueError: a grid is too coarse for the posterior, see :data:`COARSE`; or see :func:`log_joint`.
+
     Paper: sec-2
     """
-    joint = log_joint(vae, x, rule)
-    return joint - torch.logsumexp(joint + rule.log_weights[:, None], 0)
+    joint, total = _normalised(vae, x, rule)
+    return joint - total
 
 
 def _encoder_log_prob(vae: VAE, x: Tensor, rule: Rule) -> Tensor:

@@ -167,7 +167,8 @@ def _family(name: str, made: object) -> ExponentialFamily:
     """What a module made, if it is a law."""
     if not isinstance(made, ExponentialFamily):
         raise TypeError(
-            f"VAE: the {name} makes a {type(made).__name__}, no family: wrap it, Conditional(network, family)"
+            f"VAE: the {name} makes a {type(made).__name__}, no family: use Conditional(network, family), or "
+            "Prior(eta, family)"
         )
     return made
 
@@ -207,7 +208,7 @@ class VAE(nn.Module):
         Returns:
             Tensor of shape ``sample + batch``.
         """
-        return self.prior().log_prob(z) + self.log_likelihood(x, z)
+        return _family("prior", self.prior()).log_prob(z) + self.log_likelihood(x, z)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) in nats.
@@ -259,7 +260,7 @@ class VAE(nn.Module):
         own = next((p.dtype for p in self.encoder.parameters() if p.is_floating_point()), x.dtype)
         if x.dtype != own:
             raise ValueError(f"x is {x.dtype}, the encoder's parameters are {own}: give x.to({own})")
-        q, prior = _family("encoder", self.encoder(x)), self.prior()
+        q, prior = _family("encoder", self.encoder(x)), _family("prior", self.prior())
         if q.event_shape != prior.event_shape:
             raise ValueError(
                 f"the encoder's codes have shape {tuple(q.event_shape)}, the prior's {tuple(prior.event_shape)}: "

@@ -107,13 +107,23 @@ def load_notebook(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of cells without a number, which get one
             node = jupytext.reads(path.read_text(encoding="utf-8"), fmt=form)
-            nbformat.validate(node)
+        _require_cells(node)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
         raise UsageError(f"{path} is not a notebook: {one_line(error)}") from None
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     node.metadata["kernelspec"] = kernel
     node.metadata.setdefault("language_info", {})["name"] = "python"
     return node
+
+
+def _require_cells(node: Any) -> None:
+    """What is used of a notebook; much else in it may be against the format."""
+    cells = node.get("cells")
+    if not isinstance(cells, list) or not isinstance(node.get("metadata"), dict):
+        raise ValueError("it has no list of cells, or no metadata")
+    for cell in cells:
+        if not isinstance(cell, dict) or "cell_type" not in cell or not isinstance(cell.get("source"), str):
+            raise ValueError("a cell has no type or no source")
 
 
 def declared_parameters(path: Path) -> list[Parameter]:

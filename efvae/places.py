@@ -13,6 +13,8 @@ from pathlib import Path
 
 __all__ = ["expanded", "mend", "probe", "share", "write_atomically"]
 
+_MASK = os.umask(0)  # can only be read by setting it, which is for all threads: so once
+os.umask(_MASK)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -76,9 +78,8 @@ def share(path: Path) -> None:
 
     Own: own-records
     """
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    with contextlib.suppress(OSError):  # some file systems have no permissions
+        path.chmod(0o666 & ~_MASK)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

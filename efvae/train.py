@@ -140,7 +140,7 @@ def fit(
             last sound one.
         efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
         ValueError: ``evaluate`` returns a ``step`` or ``loss``; a checkpoint that is never written, or is a folder; or
-            a loss that depends on no parameter of the model.
+            a loss that depends, in the first step, on no trainable parameter of the model.
         OSError: the checkpoint cannot be written, in one line.
 
     Paper: sec-4-1
@@ -163,8 +163,9 @@ def fit(
         mean = loss(batch(generator), generator).mean()
         if on_cpu:
             _refuse_loss(mean, done, config.rate(done - 1))
+        _refuse_another_model(mean.requires_grad)
         mean.backward()
-        _refuse_another_model(parameters, first=done == start + 1)
+        _refuse_another_model(done > start + 1 or any(p.grad is not None for p in parameters))
         optimizer.step()
         value = mean.detach()  # of a recorded step: where each replay writes it
 
@@ -190,8 +191,8 @@ def fit(
     return curve
 
 
-def _refuse_another_model(parameters: list[nn.Parameter], *, first: bool) -> None:
-    if first and all(p.grad is None for p in parameters):
+def _refuse_another_model(depends: bool) -> None:  # noqa: FBT001 - whether the loss depends on this one
+    if not depends:
         raise ValueError(
             "fit: the loss depends on no trainable parameter of the model: does it use another model, such as the last "
             "one of a loop?"

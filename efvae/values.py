@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,7 +98,7 @@ def check_whole(where: str, name: str, value: object, least: int) -> None:
 
     Own: own-records
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{where}: {name} must be a whole number of at least {least}, got {shown(value)}")
 
 

@@ -154,7 +154,7 @@ if defaults:
 #
 # The gap does not tell: the decoder may have moved to where the gap is small. So likelihoods are compared, all with the same decoder
 # network and steps. From the exact likelihood to the exact ELBO is the price of the bound, for this encoder network and
-# in as many steps: a price below zero means that neither is near its optimum. From there to DisARM is the price of a noisy gradient. The distance to the consistent set is that of the log-joint from the
+# in as many steps: a price below zero means that the training by the likelihood is not at its optimum. From there to DisARM is the price of a noisy gradient. The distance to the consistent set is that of the log-joint from the
 # nearest log-bilinear function ({prf:ref}`own-projection`), root mean square over images and codes in nats, zero for a restricted Boltzmann machine only.
 
 # %% tags=["nbval-ignore-output"]
@@ -177,7 +177,7 @@ if defaults:
     )
 
 # %% [markdown]
-# Price and gap together are what the ELBO lacks to the likelihood that this decoder reaches in as many steps. With the default values, and with the seeds 1 and 2, the gap is less than half of that: anyone who looks only at the gap
+# Price and gap together are what the ELBO lacks to the likelihood that this decoder reaches in as many steps. With the default values the gap is less than half of that: anyone who looks only at the gap
 # misses the larger part. Run other seeds, and longer, before you say so of your own model.
 #
 # {prf:ref}`thm-2` bounds the distance to some harmonium by the gap, but needs a floor $\alpha$ under all posterior

@@ -387,5 +387,5 @@ def test_a_grid_that_is_too_coarse_for_the_truth_is_refused():
     for scale in (0.01, 20.0):  # the ends of what is allowed
         rule = expectation_rule(truth(scale, SIGMA), SIGMA)
         assert float(rule.log_weights.exp().sum()) == pytest.approx(1, abs=1e-7)
-    with pytest.raises(ValueError, match=r"a grid of 101 points a side sums the truth to 1 \+5\.1e-03"):
+    with pytest.raises(ValueError, match=r"a grid of 101 points a side sums the truth to one \+5\.1e-03"):
         expectation_rule(truth(50.0, SIGMA), SIGMA)

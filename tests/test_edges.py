@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -882,7 +883,7 @@ def test_a_finished_run_is_read_by_the_same_call_and_by_no_other(tmp_path) -> No
             trained(**other)
 
 
-@pytest.mark.parametrize(("slope", "points"), [(20.0, 11), (20.0, 101), (5.0, 31)])
+@pytest.mark.parametrize(("slope", "points"), [(20.0, 11), (20.0, 20), (20.0, 101), (5.0, 31), (5.0, 40)])
 def test_a_grid_too_coarse_for_a_posterior_is_refused(slope: float, points: int) -> None:
     """p(x | z) = N(x | slope · z, 0.01): the likelihood in closed form, which coarse sums miss by tenths of a nat."""
     line = nn.Linear(1, 1).double()
@@ -895,8 +896,11 @@ def test_a_grid_too_coarse_for_a_posterior_is_refused(slope: float, points: int)
         Conditional(nn.Linear(1, 2).double(), Gaussian.from_mean_log_variance),
     )
     x = torch.tensor([[0.0], [0.3]], dtype=F64)
-    with pytest.raises(ValueError, match=r"holds .* of a posterior, which is narrower than the points are apart"):
-        exact.log_marginal(vae, x, exact.grid([-6.0], [6.0], points))
+    for oracle in (exact.log_marginal, exact.log_posterior):
+        with pytest.raises(
+            ValueError, match=r"narrower than the \d+ points along axis 0 of the grid are apart: one holds"
+        ):
+            oracle(vae, x, exact.grid([-6.0], [6.0], points))
     variance = slope**2 + 0.01
     truth = -0.5 * (x[:, 0].square() / variance + math.log(2 * math.pi * variance))
     assert (exact.log_marginal(vae, x, exact.grid([-6.0], [6.0], 6001)) - truth).abs().max() < 1e-9
@@ -936,6 +940,7 @@ def test_the_distance_of_a_continuous_code_is_an_integral() -> None:
             lambda v: VAE(v.prior, Bernoulli, v.encoder),
             r"decoder must be a Conditional\(network, family\), got ABCMeta",
         ),
+        (lambda v: VAE(nn.Identity(), v.decoder, v.encoder).encode(torch.zeros(4, 3)), "forward"),
         (
             lambda v: VAE(v.prior, nn.Linear(2, 3), v.encoder).decode(torch.zeros(4, 2)),
             "the decoder makes a Tensor, no f",
@@ -961,12 +966,16 @@ def test_another_thing_in_the_place_of_a_part_is_refused(make, message: str) -> 
 
 
 @pytest.mark.parametrize("make", [ARM, DisARM, Reinforce, StraightThrough, Reparameterized, Exact])
-@pytest.mark.parametrize("number", [1.5, True, "2", -1, 0])
+@pytest.mark.parametrize("number", [1.5, True, "2", -1, 0, np.int64(0)])
 def test_a_number_of_samples_is_a_whole_number(make, number) -> None:
     with pytest.raises(
         ValueError, match=rf"^{make.__name__}: (samples|nodes) must be a whole number of at least \d, got "
     ):
         make(number)
+
+
+def test_a_number_of_numpy_is_one() -> None:
+    assert Exact(np.int64(8)).nodes == DisARM(np.int64(8)).samples == 8
 
 
 def test_widths_and_depths_below_their_least_are_refused() -> None:
@@ -975,3 +984,39 @@ def test_widths_and_depths_below_their_least_are_refused() -> None:
         mlp((2, 0, 3))
     with pytest.raises(ValueError, match="with_encoder: depth must be at least 0, got -1"):
         with_encoder(vae, Bernoulli, 5, 2, -1, 0)
+
+
+@pytest.mark.parametrize("across", [0, 1])
+def test_a_grid_too_coarse_along_one_axis_is_refused(across: int) -> None:
+    """One coordinate is sharp, the other free: no point of the grid holds half of the posterior."""
+    line = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        line.weight.copy_(torch.eye(2, dtype=F64)[across : across + 1] * 20)
+        line.bias.zero_()
+    vae = VAE(
+        Prior(torch.tensor([0.0, 0.0, -0.5, -0.5], dtype=F64), Gaussian),
+        Conditional(line, partial(GaussianFixedVariance.from_mean, variance=0.01)),
+        Conditional(nn.Linear(1, 4).double(), Gaussian.from_mean_log_variance),
+    )
+    x = torch.tensor([[0.1]], dtype=F64)
+    with pytest.raises(ValueError, match=f"points along axis {across} of the grid are apart"):
+        exact.log_marginal(vae, x, exact.grid([-6.0] * 2, [6.0] * 2, 161))
+
+
+@pytest.mark.parametrize("nodes", [1, 3, 5])
+def test_a_rule_of_few_nodes_that_is_exact_is_taken(nodes: int) -> None:
+    """Gauss and Hermite's at the posterior of a linear model: one point may hold all of it."""
+    line = nn.Linear(1, 1).double()
+    vae = VAE(
+        Prior(torch.tensor([0.0, -0.5], dtype=F64), Gaussian),
+        Conditional(line, partial(GaussianFixedVariance.from_mean, variance=0.01)),
+        Conditional(nn.Linear(1, 2).double(), Gaussian.from_mean_log_variance),
+    )
+    slope, shift = (float(p.detach()) for p in (line.weight, line.bias))
+    precision = 1 + slope**2 / 0.01
+    mean = torch.tensor([slope * (0.3 - shift) / 0.01 / precision], dtype=F64)
+    rule = exact.gauss_hermite(nodes, mean, torch.tensor([precision**-0.5], dtype=F64))
+    variance = slope**2 + 0.01
+    truth = -0.5 * ((0.3 - shift) ** 2 / variance + math.log(2 * math.pi * variance))
+    found = exact.log_marginal(vae, torch.tensor([[0.3]], dtype=F64), rule)
+    assert found.item() == pytest.approx(truth, abs=1e-9)

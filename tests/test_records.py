@@ -172,7 +172,15 @@ def test_the_results_folder_may_be_named_from_home(monkeypatch, tmp_path, capsys
     assert capsys.readouterr() == ("", told)
 
 
-@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.chmod"])
+def test_a_file_system_without_permissions_is_written_to(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("pathlib.Path.chmod", refuse)
+    assert records.read(records.write(made(), tmp_path)) == made()
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
 def test_a_failing_disk_leaves_the_old_file_and_nothing_else(step, tmp_path, monkeypatch):
     path = records.write(made(), tmp_path)
     before = path.read_bytes()

@@ -59,15 +59,10 @@ def test_memory_is_used_again_and_never_twice_at_a_time():
 
 
 def test_memory_of_a_size_not_asked_for_in_a_while_is_given_back():
-    for k in range(40):
-        fresh((2**18 + k, 1), torch.float32, CPU)
-    kept = fresh((2**18, 1), torch.float32, CPU)
-    assert len(products._buffers) == products._SIZES
-    for k in range(1, products._SIZES):
-        fresh((2**18 + k, 1), torch.float32, CPU)
-    place = kept.data_ptr()
-    del kept
-    assert fresh((2**18, 1), torch.float32, CPU).data_ptr() == place  # the oldest of those that are left
+    sizes = [2**20 + 4 * k for k in range(products._SIZES + 1)]
+    for size in [*sizes[:-1], sizes[0], sizes[-1]]:
+        fresh((size // 4,), torch.float32, CPU)
+    assert list(products._buffers) == [*sizes[2:-1], sizes[0], sizes[-1]]  # the second has not been asked for longest
 
 
 @pytest.mark.parametrize("count", [lambda _: 1, lambda _: 2], ids=["too few", "too many"])

@@ -6,13 +6,12 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from efvae.bounds.tables import Tables
 from efvae.exact import Rule
 from efvae.families import Bernoulli, all_bits
 from efvae.models import VAE, CategoricalOver, Conditional, MakeFamily, Prior
-from efvae.networks import CodeTable
 
 __all__ = ["base_floor", "bound_posterior_floor", "contrast_vae", "guarded", "tabled_vae"]
 
@@ -61,6 +60,19 @@ def bound_posterior_floor(epsilon: Tensor, alpha: Tensor, alpha0: Tensor) -> Ten
     return torch.maximum(4 / alpha, 2 * log_square / alpha.square()) * epsilon
 
 
+class _Table(nn.Module):
+    """A network on bits that is any function: a row of values for each of the 2^k inputs."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows: Tensor
+        self.register_buffer("rows", rows)
+
+    def forward(self, bits: Tensor) -> Tensor:
+        place = 2 ** torch.arange(bits.shape[-1]).flip(0)
+        return self.rows[(bits.long() * place).sum(-1)]
+
+
 def tabled_vae(p_x: Tensor, posterior: Tensor, eta: Tensor, latent: MakeFamily = Bernoulli) -> tuple[VAE, Tensor, Rule]:
     """The VAE of one visible bit and m latent bits that has a given marginal, posterior and encoder.
 
@@ -79,8 +91,8 @@ def tabled_vae(p_x: Tensor, posterior: Tensor, eta: Tensor, latent: MakeFamily =
     joint = p_x[:, None] * posterior
     vae = VAE(
         Prior(joint.sum(0).log(), CategoricalOver(z)),
-        Conditional(CodeTable((joint[1] / joint[0]).log()[:, None]), Bernoulli),
-        Conditional(CodeTable(eta), latent),
+        Conditional(_Table((joint[1] / joint[0]).log()[:, None]), Bernoulli),
+        Conditional(_Table(eta), latent),
     )
     return vae, x, Rule(z, torch.zeros(len(z), dtype=torch.float64))
 

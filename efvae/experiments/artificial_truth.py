@@ -111,7 +111,7 @@ def expectation_rule(model: VAE, sigma: float, points: int = GRID_POINTS) -> exa
     mass = float(log_weights.exp().sum())
     if not abs(mass - 1) < COVERAGE:
         raise ValueError(
-            f"a grid of {points} points a side sums the truth to 1 {mass - 1:+.1e}: take more, or a larger sigma"
+            f"a grid of {points} points a side sums the truth to one {mass - 1:+.1e}: take more, or a larger sigma"
         )
     keep = log_weights > LOG_WEIGHT_FLOOR
     return exact.Rule(box.points[keep], log_weights[keep])

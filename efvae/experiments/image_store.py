@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from efvae.checkpoint import CheckpointError, fill, write_tensors
+from efvae.checkpoint import CheckpointError, check_shapes, write_tensors
 from efvae.data.images import scaled
 from efvae.devices import current as device
 from efvae.locks import try_lock
@@ -140,11 +140,12 @@ class Store:
             raise CheckpointError(
                 f"checkpoint {path} is damaged ({infinite} is not finite): delete it to start anew", path
             )
+        check_shapes(model, tensors, path)
         if written != fingerprint:
             raise CheckpointError(
                 f"checkpoint {path} belongs to another configuration: delete it or name another", path
             )
-        fill(model, tensors, path)
+        model.load_state_dict(tensors)
         return curve
 
 
