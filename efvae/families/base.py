@@ -40,7 +40,7 @@ class ExponentialFamily(ABC):
     """
 
     #: True if p(x) is a probability, False if it is a density (a ratio of the two has no meaning), None if unknown.
-    #: A class that gives :meth:`support` is discrete without saying so; one that passes on another's has to say it.
+    #: A class that gives a support is discrete without saying so; one that passes on another's has to say it.
     discrete: ClassVar[bool | None] = None
 
     def __init_subclass__(cls) -> None:
