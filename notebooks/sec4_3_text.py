@@ -18,6 +18,7 @@ seed: int = 0  # in [0, 2**31): of first weights, order and codes
 epochs: int = 60  # in [1, 10**6]: with one pair of codes for each document
 epochs_many: int = 6  # in [0, 10**6]: after them, with ten pairs
 learning_rate: float = 0.01  # in (0, 1]: of Adam
+first_weights: str = "torch"  # in {torch, he}: the law of all layers, before training
 first_bias: str = "random"  # in {random, frequencies}: of the decoder, before training
 batch_size: int = 200  # in [1, 10**6]: documents in a step
 width: int = 64  # in [1, 4096]: units of a hidden layer
@@ -61,6 +62,7 @@ configs = [
         epochs_many=epochs_many,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        first_weights=first_weights,
         first_bias=first_bias,
         width=width,
         vocabulary=vocabulary or (10000 if real else 200),
@@ -323,7 +325,13 @@ print(neighbours_text(codes, train, test, 0, (trained[0].vocabulary, trained[0].
 # First in the layout of the paper, printed number / ours in whole nats, *!* for a miss; then one line for each number. A standard deviation is shown from three seeds on.
 
 # %%
-SIZE = {"corpus": "20news", "vocabulary": 10000, "width": 512, "batch_size": 256}  # of all stored runs that are shown
+SIZE = {
+    "corpus": "20news",
+    "vocabulary": 10000,
+    "width": 512,
+    "batch_size": 256,
+    "first_weights": "torch",
+}  # of all stored runs that are shown
 paper, stored = text_table.printed(), text_table.cells_of()
 rows = text_table.entries(stored, paper)
 (nats,) = {float(target.tolerance) for target in scoreboard.targets() if target.item == "tab-2"}

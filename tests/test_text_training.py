@@ -100,6 +100,27 @@ def test_the_first_bias_is_what_a_run_starts_from_and_part_of_what_it_is():
     assert first["random"][1].cell != first["frequencies"][1].cell
 
 
+@pytest.mark.parametrize(("encoder", "depth"), [("e1", 0), ("e2", 2)])
+def test_first_weights_are_torchs_or_hes_and_part_of_what_a_run_is(encoder, depth):
+    first = {}
+    for kind in text.FIRST_WEIGHTS:
+        config = dataclasses.replace(
+            CONFIG, epochs=1, learning_rate=1e-12, encoder=encoder, d_hidden=depth, first_weights=kind
+        )
+        (trained,) = text.solve([config], progress=lambda line: None)
+        first[kind] = trained.last, trained.record
+    assert first["torch"][1].cell != first["he"][1].cell
+    for (name, torchs), hes in zip(first["torch"][0].named_parameters(), first["he"][0].parameters(), strict=True):
+        if name.endswith("bias"):
+            assert torchs.abs().max() > 1e-3
+            assert hes.abs().max() < 1e-9
+        elif torchs.numel() >= 200:
+            ratio = (hes.var() / torchs.var()).item()
+            assert (
+                abs(ratio - 6) < 5 * 6 * (2.8 / torchs.numel()) ** 0.5
+            )  # 2/fan-in and 1/(3 fan-in), by their fourth moments
+
+
 def test_log_partitions_survive_logits_beyond_the_range_of_exp(documents):
     x, dense = documents
     batch = next(Documents(x).batches(len(dense)))

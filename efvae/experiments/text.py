@@ -51,6 +51,7 @@ STEM = "sec4_3_text"
 CORPORA = ("20news", "harmonium", "curved")
 ESTIMATORS: dict[str, Callable[[int], Estimator]] = {"arm": ARM, "disarm": DisARM, "exact": lambda _: Exact()}
 FIRST_BIASES = ("random", "frequencies")
+FIRST_WEIGHTS = ("torch", "he")
 PRECISIONS = ("float32", "bfloat16")
 
 #: More bits than any hashing asks for; a word table has as many columns, and distances are fits to 4096 codes.
@@ -81,7 +82,9 @@ class Config:
         samples_many: pairs of codes in the second part.
         batch_size: documents in a step.
         learning_rate: of Adam.
-        first_bias: of the decoder's last layer before training: ``random``, as torch draws it and as Table 2 has it; or
+        first_weights: of all layers before training: ``torch``, as its linear layers are drawn; or ``he``, see
+            :meth:`efvae.text.model.TextVAE.begin_by_he`. The paper does not say.
+        first_bias: of the decoder's last layer before training: ``random``, as its first weights are; or
             ``frequencies``, the log-frequencies of the words.
         width: units of a hidden layer.
         vocabulary: number of words K.
@@ -108,6 +111,7 @@ class Config:
     samples_many: int = 10
     batch_size: int = 256
     learning_rate: float = 1e-3
+    first_weights: str = "torch"
     first_bias: str = "random"
     width: int = WIDTH
     vocabulary: int = 10000
@@ -123,6 +127,7 @@ class Config:
                 "encoder": ENCODERS,
                 "estimator": ESTIMATORS,
                 "precision": PRECISIONS,
+                "first_weights": FIRST_WEIGHTS,
                 "first_bias": FIRST_BIASES,
             },
             least=least | {"vocabulary": 2, "held_out": 0},
@@ -427,6 +432,8 @@ def _run(config: Config, train: WordCounts, checkpoint: Path | None, device: tor
         torch.manual_seed(config.seed)
         precision = devices.arithmetic(config.precision, device)
         model = TextVAE(train.n_words, config.bits, config.encoder, config.d_hidden, config.width, precision)
+        if config.first_weights == "he":
+            model.begin_by_he()
     if config.first_bias == "frequencies":
         model.begin_at(train)
     # the second part goes on from where the first ended: one checkpoint for both

@@ -126,6 +126,29 @@ class TextVAE(nn.Module):
         self.register_buffer("codes", all_bits(bits).float() if bits <= LISTED_BITS else None, persistent=False)
 
     @torch.no_grad()
+    def begin_by_he(self) -> None:
+        """Draw all weights anew, from the global generator, by the law that keeps a signal's size through ReLUs.
+
+        ::
+
+            W ~ N(0, 2 / fan-in),   biases zero        (He, Zhang, Ren and Sun, 2015)
+
+        The law of torch's linear layers, U(±1/√fan-in) for weights and biases, has a sixth of that variance.
+
+        Paper: app-c2
+        """
+        for table, bias, fan_in in (
+            (self.reader, self.reader_bias, self.n_words),
+            (self.writer, self.writer_bias, self.writer.shape[1]),
+        ):
+            table.normal_(0, math.sqrt(2 / fan_in))
+            bias.zero_()
+        for layer in (*self.code_net.modules(), *self.hidden_net.modules()):
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+    @torch.no_grad()
     def begin_at(self, x: WordCounts) -> None:
         """Set the decoder's last bias to the frequencies of the words, so that no code is needed for them.
 
