@@ -5,8 +5,6 @@ Own: own-text-claims
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol as Interface
@@ -86,11 +84,9 @@ class Comparison:
     @property
     def decided(self) -> bool:
         """Whether a t test of the paired differences, two-sided at 5 %, tells their mean from zero."""
-        n = len(self.differences)
-        if n < 2:
+        if len(self.differences) < 2:
             return False
-        error = statistics.stdev(self.differences) / math.sqrt(n)
-        return abs(statistics.fmean(self.differences)) > error * float(stats.t.ppf(0.975, n - 1))
+        return bool(stats.ttest_1samp(self.differences, 0).pvalue < 0.05)  # NaN if all are zero
 
     @property
     def verdict(self) -> str:
