@@ -123,7 +123,14 @@ assert statistics.mean(test["VAE, hidden layer"]) < statistics.mean(test["RBM, 6
 # with ten. How the runs differ is in {ref}`sec-4-3-lab`.
 
 # %%
-SIZE = {"corpus": "20news", "vocabulary": 10000, "width": 512, "batch_size": 256, "first_weights": "torch"}
+SIZE = {
+    "corpus": "20news",
+    "vocabulary": 10000,
+    "width": 512,
+    "batch_size": 256,
+    "activation": "relu",
+    "first_weights": "torch",
+}
 runs: dict[tuple, list[records.Record]] = {}
 for record in records.load(text.STEM, **SIZE, d_hidden=0, held_out=0):
     c = record.config

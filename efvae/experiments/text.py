@@ -24,7 +24,7 @@ from efvae.text import compiled
 from efvae.text.batches import Documents
 from efvae.text.dense import DenseDocuments
 from efvae.text.evaluate import evaluate
-from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH, TextVAE, exact_bits, table_cost
+from efvae.text.model import ACTIVATIONS, ENCODERS, LISTED_BITS, WIDTH, TextVAE, exact_bits, table_cost
 from efvae.text.retrieval import retrieval_metrics
 from efvae.text.selection import hold_out, lowest
 from efvae.text.training import Corpora, Phase, Run, train_together
@@ -82,6 +82,7 @@ class Config:
         samples_many: pairs of codes in the second part.
         batch_size: documents in a step.
         learning_rate: of Adam.
+        activation: of hidden layers: ``relu``, as in the paper, or ``leaky_relu``, with a slope of 0.01 below zero.
         first_weights: of all layers before training: ``torch``, as its linear layers are drawn; or ``he``, see
             :meth:`efvae.text.model.TextVAE.begin_by_he`. The paper does not say.
         first_bias: of the decoder's last layer before training: ``random``, as its first weights are; or
@@ -111,6 +112,7 @@ class Config:
     samples_many: int = 10
     batch_size: int = 256
     learning_rate: float = 1e-3
+    activation: str = "relu"
     first_weights: str = "torch"
     first_bias: str = "random"
     width: int = WIDTH
@@ -127,6 +129,7 @@ class Config:
                 "encoder": ENCODERS,
                 "estimator": ESTIMATORS,
                 "precision": PRECISIONS,
+                "activation": tuple(ACTIVATIONS),
                 "first_weights": FIRST_WEIGHTS,
                 "first_bias": FIRST_BIASES,
             },
@@ -431,7 +434,8 @@ def _run(config: Config, train: WordCounts, checkpoint: Path | None, device: tor
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
         torch.manual_seed(config.seed)
         precision = devices.arithmetic(config.precision, device)
-        model = TextVAE(train.n_words, config.bits, config.encoder, config.d_hidden, config.width, precision)
+        shape = config.bits, config.encoder, config.d_hidden, config.width
+        model = TextVAE(train.n_words, *shape, precision, config.activation)
         if config.first_weights == "he":
             model.begin_by_he()
     if config.first_bias == "frequencies":

@@ -20,10 +20,13 @@ from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
 from efvae.text.listed import LISTED, expected_partition, word_partition
 from efvae.word_counts import WordCounts
 
-__all__ = ["ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "divergence", "exact_bits", "table_cost"]
+__all__ = ["ACTIVATIONS", "ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "divergence", "exact_bits", "table_cost"]
 
 #: Linear on counts (e1), two hidden layers on frequencies (e2), linear on frequencies (e3).
 ENCODERS = ("e1", "e2", "e3")
+
+#: Of hidden layers: max(t, 0), and max(t, t / 100), whose units cannot fall silent for all documents at once.
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 #: Most bits whose codes are listed in training.
 LISTED_BITS = 8
@@ -79,7 +82,7 @@ class TextVAE(nn.Module):
         p(z) = 2^−m,   log p(x | z) = log h(x) + ⟨x, f(z)⟩ − l A(f(z)),   q(z | x) ∝ exp⟨g(x), z⟩
         e1: g(x) = Wᵀx + b     e2: g(x) = network(x / l)     e3: g(x) = Wᵀx / l + b
 
-    f is affine (depth 0) or has one or two hidden layers of ReLUs. A tight posterior needs f to be affine *and*
+    f is affine (depth 0) or has one or two hidden layers of ReLUs, or of leaky ones. A tight posterior needs f to be affine *and*
     l A(f(z)) to be affine in z: with the uniform prior, linear layers alone do not make it a harmonium.
 
     Args:
@@ -90,6 +93,7 @@ class TextVAE(nn.Module):
         width: units of each hidden layer.
         dtype: of products with all words during training, one by one or listed up to 8 bits; parameters are float32,
             evaluation always is, and so is what compiled loops do, see :mod:`efvae.text.compiled`.
+        activation: of hidden layers, a key of :data:`ACTIVATIONS`.
 
     Raises:
         ValueError: an argument out of its range.
@@ -105,10 +109,12 @@ class TextVAE(nn.Module):
         depth: int = 0,
         width: int = WIDTH,
         dtype: torch.dtype = torch.float32,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
-        if encoder not in ENCODERS:
-            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}; got {encoder!r}")
+        for what, choice, choices in (("encoder", encoder, ENCODERS), ("activation", activation, ACTIVATIONS)):
+            if choice not in choices:
+                raise ValueError(f"{what} must be one of {', '.join(choices)}; got {choice!r}")
         for name, value, low in (("n_words", n_words, 2), ("bits", bits, 1), ("width", width, 1)):
             if value < low:
                 raise ValueError(f"{name} must be at least {low}; got {value}")
@@ -118,8 +124,9 @@ class TextVAE(nn.Module):
         deep = encoder == "e2"
         first, last = (width if deep else bits), (width if depth else bits)
         self.reader, self.reader_bias = _table(n_words, first, fan_in=n_words)
-        self.code_net = nn.Sequential(nn.ReLU(), mlp((width, width, bits))) if deep else nn.Identity()
-        self.hidden_net = nn.Sequential(mlp((bits, *[width] * depth)), nn.ReLU()) if depth else nn.Identity()
+        unit = ACTIVATIONS[activation]
+        self.code_net = nn.Sequential(unit(), mlp((width, width, bits), unit)) if deep else nn.Identity()
+        self.hidden_net = nn.Sequential(mlp((bits, *[width] * depth), unit), unit()) if depth else nn.Identity()
         self.writer, self.writer_bias = _table(n_words, last, fan_in=last)
         # codes few enough to be listed share their log-partitions among all documents
         self.codes: Tensor | None
