@@ -322,6 +322,11 @@ def solve(
         nelbo_train_last, nelbo_test_last
         nelbo_train_base, nelbo_test_base   with the base measure: −ELBO of log p(x | l)
 
+    Of the model after the last epoch, where it has hidden units, see
+    :meth:`efvae.text.model.TextVAE.silent_units`::
+
+        silent_encoder_last, silent_decoder_last    share of hidden units above zero for no training document
+
     Of the model at the selected epoch also those of :data:`efvae.text.evaluate.METRICS` (likelihood, gap and its parts,
     distance to the consistent set) and of :func:`efvae.text.retrieval.retrieval_metrics`; training documents are those
     trained on, without the held-out ones. The seconds of a record are those of the training, that before an
@@ -399,6 +404,8 @@ def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trai
     here = kept.to(device), text.test.to(device)
     metrics |= evaluate(done.best.eval(), *here, seed=config.seed)
     metrics |= retrieval_metrics(done.best, *here)
+    silent = done.model.silent_units(here[0], torch.Generator(device).manual_seed(config.seed))
+    metrics |= {f"silent_{network}_last": share for network, share in silent.items()}
     record = records.make(
         STEM,
         config,

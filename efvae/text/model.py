@@ -82,8 +82,8 @@ class TextVAE(nn.Module):
         p(z) = 2^−m,   log p(x | z) = log h(x) + ⟨x, f(z)⟩ − l A(f(z)),   q(z | x) ∝ exp⟨g(x), z⟩
         e1: g(x) = Wᵀx + b     e2: g(x) = network(x / l)     e3: g(x) = Wᵀx / l + b
 
-    f is affine (depth 0) or has one or two hidden layers of ReLUs, or of leaky ones. A tight posterior needs f to be affine *and*
-    l A(f(z)) to be affine in z: with the uniform prior, linear layers alone do not make it a harmonium.
+    f is affine (depth 0) or has one or two hidden layers of ReLUs, or of leaky ones. A tight posterior needs f to be
+    affine *and* l A(f(z)) to be affine in z: with the uniform prior, linear layers alone do not make it a harmonium.
 
     Args:
         n_words: K.
@@ -266,6 +266,38 @@ class TextVAE(nn.Module):
         etas = [self.eval().posterior(batch).eta for batch in documents.batches(chunk)]
         self.train(training)
         return torch.cat(etas)
+
+    @torch.no_grad()
+    def silent_units(self, x: WordCounts, generator: torch.Generator | None = None) -> dict[str, float]:
+        """Share of the hidden units of ``encoder`` and ``decoder`` that are above zero for none of the documents.
+
+        A ReLU that is silent gives nothing and learns nothing, a leaky one gives and learns a hundredth. The decoder
+        sees one code of each document, drawn from q(z | x). A network without hidden units is left out.
+
+        Args:
+            x: documents, on the model's device.
+            generator: source of the codes.
+
+        Own: own-text-training
+        """
+        heard: dict[nn.Module, Tensor] = {}
+
+        def listen(unit: nn.Module, _: Any, out: Tensor) -> None:
+            here = (out > 0).flatten(0, -2).any(0)
+            heard[unit] = heard.get(unit, torch.zeros_like(here)) | here
+
+        kinds = tuple(ACTIVATIONS.values())
+        nets = {"encoder": self.code_net, "decoder": self.hidden_net}
+        units = {name: [part for part in net.modules() if isinstance(part, kinds)] for name, net in nets.items()}
+        hooks = [unit.register_forward_hook(listen) for several in units.values() for unit in several]
+        training = self.training
+        for batch in Documents(x, device=self.writer.device).batches(2048):
+            self._hidden(self.eval().posterior(batch).sample((1,), generator))
+        self.train(training)
+        for hook in hooks:
+            hook.remove()
+        shares = {name: torch.cat([heard[unit] for unit in several]) for name, several in units.items() if several}
+        return {name: 1 - float(part.float().mean()) for name, part in shares.items()}
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits f(z) over words, shape ``(..., K)``; in float32 and with gradients.
