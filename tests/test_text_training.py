@@ -24,7 +24,7 @@ from efvae.families import Bernoulli, all_bits
 from efvae.text import training
 from efvae.text.batches import Documents
 from efvae.text.fused import code_costs, code_table, word_sums
-from efvae.text.model import TextVAE, divergence
+from efvae.text.model import ACTIVATIONS, TextVAE, divergence
 from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
 from efvae.train import TrainingError
 from efvae.word_counts import WordCounts, base_measure_floor, cross_entropy, log_saturated
@@ -119,6 +119,52 @@ def test_first_weights_are_torchs_or_hes_and_part_of_what_a_run_is(encoder, dept
             assert (
                 abs(ratio - 6) < 5 * 6 * (2.8 / torchs.numel()) ** 0.5
             )  # 2/fan-in and 1/(3 fan-in), by their fourth moments
+
+
+def test_leaky_units_have_a_slope_of_a_hundredth_and_are_part_of_what_a_run_is():
+    torch.manual_seed(0)
+    plain, leaky = TextVAE(K, 4, "e2", 2, width=6), TextVAE(K, 4, "e2", 2, width=6, activation="leaky_relu")
+    leaky.load_state_dict(plain.state_dict())
+    z = (torch.rand(20, 4) > 0.5).float()
+    for model, slope in ((plain, 0.0), (leaky, 0.01)):
+        h = z
+        for layer in (part for part in model.hidden_net.modules() if isinstance(part, torch.nn.Linear)):
+            t = h @ layer.weight.T + layer.bias
+            h = torch.where(t > 0, t, slope * t)
+        torch.testing.assert_close(model.decode(z), h @ model.writer.T + model.writer_bias)
+    assert not torch.allclose(plain.decode(z), leaky.decode(z))
+    with pytest.raises(ValueError, match="activation must be one of relu, leaky_relu; got 'tanh'"):
+        TextVAE(K, 4, activation="tanh")
+    cells = []
+    for kind in ACTIVATIONS:
+        (trained,) = text.solve([dataclasses.replace(CONFIG, epochs=1, d_hidden=1, activation=kind)], None, print)
+        cells.append(trained.record.cell)
+    assert len(set(cells)) == 2
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_units_that_are_above_zero_for_no_document_are_silent(documents, activation):
+    x, _ = documents
+    model = TextVAE(K, 3, "e2", 2, width=8, activation=activation)
+    with torch.no_grad():
+        for layer in (part for net in (model.code_net, model.hidden_net) for part in net.modules()):
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.abs_()
+                layer.bias.fill_(1.0)
+        model.reader.abs_()
+        model.reader_bias.fill_(1.0)
+        assert model.silent_units(x) == {"encoder": 0.0, "decoder": 0.0}
+        model.reader_bias[:3] = -100.0
+        first = model.hidden_net[0][0]
+        first.bias[:5] = -10.0
+        first.bias[5], first.weight[5] = -1.0, 2.0  # above zero for all codes but 000
+    model.train()
+    assert model.silent_units(x, torch.Generator().manual_seed(0)) == {"encoder": 3 / 16, "decoder": 5 / 16}
+    assert model.training
+    assert not any(part._forward_hooks for part in model.modules())
+    assert model.silent_units(x.select(torch.arange(2)))["encoder"] == 3 / 16
+    assert TextVAE(K, 3, "e1", 0).silent_units(x) == {}
+    assert set(TextVAE(K, 3, "e1", 1, width=8).silent_units(x)) == {"decoder"}
 
 
 def test_log_partitions_survive_logits_beyond_the_range_of_exp(documents):
