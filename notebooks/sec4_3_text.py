@@ -18,6 +18,7 @@ seed: int = 0  # in [0, 2**31): of first weights, order and codes
 epochs: int = 60  # in [1, 10**6]: with one pair of codes for each document
 epochs_many: int = 6  # in [0, 10**6]: after them, with ten pairs
 learning_rate: float = 0.01  # in (0, 1]: of Adam
+clip: float = 0.0  # in [0, 1e36): greatest norm of a step's gradient; 0: none
 activation: str = "relu"  # in {relu, leaky_relu}: of hidden layers
 first_weights: str = "torch"  # in {torch, he}: the law of all layers, before training
 first_bias: str = "random"  # in {random, frequencies}: of the decoder, before training
@@ -63,6 +64,7 @@ configs = [
         epochs_many=epochs_many,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        clip=clip,
         activation=activation,
         first_weights=first_weights,
         first_bias=first_bias,
@@ -332,6 +334,7 @@ SIZE = {
     "vocabulary": 10000,
     "width": 512,
     "batch_size": 256,
+    "clip": 0.0,
     "activation": "relu",
     "first_weights": "torch",
 }  # of all stored runs that are shown

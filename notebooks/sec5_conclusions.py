@@ -128,6 +128,7 @@ SIZE = {
     "vocabulary": 10000,
     "width": 512,
     "batch_size": 256,
+    "clip": 0.0,
     "activation": "relu",
     "first_weights": "torch",
 }

@@ -50,8 +50,8 @@ def test_a_filter_finds_the_records_of_a_cell_and_nothing_else(tmp_path):
     store(tmp_path, cell, 1, 1, seed=0)
     store(tmp_path, cell, 2, 2, seed=1)
     others = {"epochs_many": 0, "estimator": "disarm", "held_out": 500, "precision": "float32", "corpus": "curved",
-              "first_bias": "frequencies", "first_weights": "he", "activation": "leaky_relu", "samples_many": 5,
-              "vocabulary": 5000, "learning_rate": 1e-2}  # fmt: skip
+              "first_bias": "frequencies", "first_weights": "he", "activation": "leaky_relu", "clip": 1.0,
+              "samples_many": 5, "vocabulary": 5000, "learning_rate": 1e-2}  # fmt: skip
     for name, value in others.items():
         store(tmp_path, cell, 9, 9, **{name: value})
     assert [r.metrics["nelbo_test"] for r in cells_of(tmp_path)[cell]] == [1, 2]

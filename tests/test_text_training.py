@@ -25,6 +25,7 @@ from efvae.text import training
 from efvae.text.batches import Documents
 from efvae.text.fused import code_costs, code_table, word_sums
 from efvae.text.model import ACTIVATIONS, TextVAE, divergence
+from efvae.text.passes import descend
 from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
 from efvae.train import TrainingError
 from efvae.word_counts import WordCounts, base_measure_floor, cross_entropy, log_saturated
@@ -583,3 +584,27 @@ def test_what_cannot_be_used_or_written_is_one_line_and_exit_code_2(tmp_path, ca
 def test_bad_values_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG, **change)
+
+
+def test_a_clipped_step_has_the_direction_of_the_gradient_and_the_norm_that_is_allowed(documents):
+    x, _ = documents
+    batch = next(Documents(x).batches(64))
+
+    def step(clip: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        run = Run(TextVAE(K, 4, "e2", 0, width=6), clip=clip)
+        run.optimizer = torch.optim.SGD(run.model.parameters(), lr=1e-3)
+        before = torch.nn.utils.parameters_to_vector(run.model.parameters()).detach().clone()
+        descend(run, batch, ARM(1))
+        return (torch.nn.utils.parameters_to_vector(run.model.parameters()).detach() - before) / -1e-3
+
+    whole = step(0.0)
+    torch.testing.assert_close(step(2 * float(whole.norm())), whole)
+    half = float(whole.norm()) / 2
+    torch.testing.assert_close(step(half), whole / 2, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("clip", [-1.0, math.nan, math.inf])
+def test_a_norm_that_is_no_bound_is_refused(clip):
+    with pytest.raises(ValueError, match=r"clip must be a (finite )?number"):
+        dataclasses.replace(CONFIG, clip=clip)

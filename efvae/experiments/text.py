@@ -82,6 +82,7 @@ class Config:
         samples_many: pairs of codes in the second part.
         batch_size: documents in a step.
         learning_rate: of Adam.
+        clip: greatest norm of a step's gradient, a longer one is shortened to it; 0, as in the paper: none.
         activation: of hidden layers: ``relu``, as in the paper, or ``leaky_relu``, with a slope of 0.01 below zero.
         first_weights: of all layers before training: ``torch``, as its linear layers are drawn; or ``he``, see
             :meth:`efvae.text.model.TextVAE.begin_by_he`. The paper does not say.
@@ -112,6 +113,7 @@ class Config:
     samples_many: int = 10
     batch_size: int = 256
     learning_rate: float = 1e-3
+    clip: float = 0.0
     activation: str = "relu"
     first_weights: str = "torch"
     first_bias: str = "random"
@@ -136,6 +138,8 @@ class Config:
             least=least | {"vocabulary": 2, "held_out": 0},
             positive=("learning_rate",),
         )
+        if not 0 <= self.clip < 1e36:
+            raise ValueError(f"clip must be a number in [0, 1e36), 0 for no clipping; got {self.clip}")
         if self.bits > MOST_BITS:
             raise ValueError(f"bits must be at most {MOST_BITS}; got {self.bits}")
         if self.d_hidden not in (0, 1, 2):
@@ -456,7 +460,7 @@ def _run(config: Config, train: WordCounts, checkpoint: Path | None, device: tor
     if kind not in ("cpu", config.precision):
         digest, name = f"{digest} {kind}", f"{name}.{kind}"
     path = None if checkpoint is None else checkpoint / f"{name}.safetensors"
-    done = Run(model.to(device), config.seed, config.learning_rate, digest, path, name)
+    done = Run(model.to(device), config.seed, config.learning_rate, digest, path, name, config.clip)
     if done.epoch > config.epochs + config.epochs_many:
         raise ValueError(
             f"checkpoint {path} has {done.epoch} epochs, more than the {config.epochs + config.epochs_many} asked for: "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from efvae.devices import Repeated, Streams, matmul_precision
 from efvae.estimators import Estimator
@@ -63,6 +63,10 @@ class Learner(Protocol):
     def generator(self) -> torch.Generator:
         """Source of its codes."""
 
+    @property
+    def clip(self) -> float:
+        """Greatest norm of a step's gradient, 0 for any."""
+
 
 class Passes(Protocol):
     """A way to go over the documents."""
@@ -88,6 +92,8 @@ def descend(learner: Learner, batch: AnyBatch, estimator: Estimator) -> Tensor:
     learner.optimizer.zero_grad(set_to_none=True)
     nelbo, _ = learner.model.nelbo(batch, estimator, learner.generator)
     nelbo.mean().backward()
+    if learner.clip:
+        nn.utils.clip_grad_norm_(learner.model.parameters(), learner.clip)
     learner.optimizer.step()
     return nelbo.detach().sum()
 

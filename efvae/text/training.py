@@ -64,6 +64,7 @@ class Run:
         fingerprint: what a resuming run must agree in.
         checkpoint: file to resume from if it exists, and to write to; None for none.
         name: how messages call it.
+        clip: greatest norm of a step's gradient, 0 for any.
 
     Raises:
         efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
@@ -79,8 +80,9 @@ class Run:
         fingerprint: str = "",
         checkpoint: Path | None = None,
         name: str = "the model",
+        clip: float = 0.0,
     ) -> None:
-        self.name = name
+        self.name, self.clip = name, clip
         self.model, self.best = model, copy.deepcopy(model)
         device = model.writer.device
         self.optimizer = torch.optim.Adam(
