@@ -657,6 +657,35 @@ for encoder, values in change.items():
     assert encoder != "e3" or sum(v < 0 for v in values) == 6
 
 # %% [markdown]
+# (own-text-leaky)=
+# ### Leaky units
+#
+# {ref}`What it says <own-text-units>`. Single runs on a CPU with one thing changed, `activation=leaky_relu`, and one pair of codes: cells with a linear decoder for the 1000 epochs of the first part, and with two hidden layers for as many as the time allowed. Beside them the seeds of the cell at the same epoch, lowest and highest. Of every twelfth epoch, *train*: the mean of the last two; *test*: the lowest so far. *print*: after all 1500 epochs. *silent*: share of hidden units, of the encoder and of the decoder, that are above zero for no training document after the last epoch ({py:meth}`efvae.text.model.TextVAE.silent_units`).
+
+
+# %%
+def so_far(record: records.Record, epochs: int) -> tuple[float, float]:
+    """NELBO of every twelfth epoch up to one: in training the mean of the last two, on test the lowest."""
+    kept = [i for i, epoch in enumerate(record.curve["epoch"]) if epoch <= epochs and epoch % 12 == 0]
+    train, test = ([record.curve[f"nelbo_{split}"][i] for i in kept] for split in text_table.SPLITS)
+    return statistics.fmean(train[-2:]), min(test)
+
+
+OTHER = {name: value for name, value in SIZE.items() if name != "activation"}
+leaky = {}
+print("bits encoder layers epochs  train  of seeds         print   test  of seeds         print  silent")
+for record in records.load(text.STEM, **OTHER, activation="leaky_relu", estimator="arm", epochs_many=0):
+    c = record.config
+    cell = c["bits"], c["d_hidden"], c["encoder"]
+    found = so_far(record, c["epochs"]), [so_far(other, c["epochs"]) for other in stored[cell]]
+    leaky[cell] = found
+    line = f"{cell[0]:4} {cell[2]:>7} {cell[1]:6} {c['epochs']:6}"
+    for split, own, of_seeds in zip(("train", "test"), found[0], zip(*found[1], strict=True), strict=True):
+        line += f"  {own:5.1f}  {min(of_seeds):5.1f} to {max(of_seeds):5.1f}  {paper[split, cell]:5.0f}"
+    silent = [record.metrics.get(f"silent_{network}_last") for network in ("encoder", "decoder")]
+    print(line + "  " + " ".join("   -" if share is None else f"{share:.2f}" for share in silent))
+
+# %% [markdown]
 # ## What the table does not show
 #
 # Of the stored runs, test documents: the gap between likelihood and ELBO with its two parts, by enumeration for 8 and 16 bits; for longer codes (~) estimated on 200 documents by annealed
