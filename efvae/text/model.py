@@ -25,7 +25,7 @@ __all__ = ["ACTIVATIONS", "ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "diverg
 #: Linear on counts (e1), two hidden layers on frequencies (e2), linear on frequencies (e3).
 ENCODERS = ("e1", "e2", "e3")
 
-#: Of hidden layers: max(t, 0), and max(t, t / 100), whose units cannot fall silent for all documents at once.
+#: The functions of hidden units, max(t, 0) and max(t, t / 100).
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 #: Most bits whose codes are listed in training.
