@@ -673,15 +673,15 @@ def so_far(record: records.Record, epochs: int) -> tuple[float, float]:
 
 OTHER = {name: value for name, value in SIZE.items() if name != "activation"}
 leaky = {}
-print("bits encoder layers epochs  train  of seeds         print   test  of seeds         print  silent")
+print("bits  enc layers epochs  train  seeds        print   test  seeds        print  silent")
 for record in records.load(text.STEM, **OTHER, activation="leaky_relu", estimator="arm", epochs_many=0):
     c = record.config
     cell = c["bits"], c["d_hidden"], c["encoder"]
     found = so_far(record, c["epochs"]), [so_far(other, c["epochs"]) for other in stored[cell]]
     leaky[cell] = found
-    line = f"{cell[0]:4} {cell[2]:>7} {cell[1]:6} {c['epochs']:6}"
+    line = f"{cell[0]:4} {cell[2]:>4} {cell[1]:6} {c['epochs']:6}"
     for split, own, of_seeds in zip(("train", "test"), found[0], zip(*found[1], strict=True), strict=True):
-        line += f"  {own:5.1f}  {min(of_seeds):5.1f} to {max(of_seeds):5.1f}  {paper[split, cell]:5.0f}"
+        line += f"  {own:5.1f}  {min(of_seeds):5.1f}-{max(of_seeds):5.1f}  {paper[split, cell]:4.0f}"
     silent = [record.metrics.get(f"silent_{network}_last") for network in ("encoder", "decoder")]
     print(line + "  " + " ".join("   -" if share is None else f"{share:.2f}" for share in silent))
 lower = {  # than the lowest of the seeds: in training, on test
