@@ -329,15 +329,11 @@ print(neighbours_text(codes, train, test, 0, (trained[0].vocabulary, trained[0].
 # First in the layout of the paper, printed number / ours in whole nats, *!* for a miss; then one line for each number. A standard deviation is shown from three seeds on.
 
 # %%
+protocol = text_table.settings((8, 0, "e1"))  # all cells of the table share what is taken of it
 SIZE = {
-    "corpus": "20news",
-    "vocabulary": 10000,
-    "width": 512,
-    "batch_size": 256,
-    "clip": 0.0,
-    "activation": "relu",
-    "first_weights": "torch",
-}  # of all stored runs that are shown
+    name: protocol[name]
+    for name in ("corpus", "vocabulary", "width", "batch_size", "clip", "activation", "first_weights")
+}
 paper, stored = text_table.printed(), text_table.cells_of()
 rows = text_table.entries(stored, paper)
 (nats,) = {float(target.tolerance) for target in scoreboard.targets() if target.item == "tab-2"}
@@ -680,7 +676,7 @@ for record in records.load(text.STEM, **OTHER, activation="leaky_relu", estimato
     found = so_far(record, c["epochs"]), [so_far(other, c["epochs"]) for other in stored[cell]]
     leaky[cell] = found
     line = f"{cell[0]:4} {cell[2]:>4} {cell[1]:6} {c['epochs']:6}"
-    for split, own, of_seeds in zip(("train", "test"), found[0], zip(*found[1], strict=True), strict=True):
+    for split, own, of_seeds in zip(text_table.SPLITS, found[0], zip(*found[1], strict=True), strict=True):
         line += f"  {own:5.1f}  {min(of_seeds):5.1f}-{max(of_seeds):5.1f}  {paper[split, cell]:4.0f}"
     silent = [record.metrics.get(f"silent_{network}_last") for network in ("encoder", "decoder")]
     print(line + "  " + " ".join("   -" if share is None else f"{share:.2f}" for share in silent))

@@ -13,7 +13,7 @@ import statistics
 
 from efvae import records
 from efvae.experiments import artificial, encoder_families, images, rbm, spiral, text
-from efvae.text_table import mean_and_spread
+from efvae.text_table import mean_and_spread, settings
 
 
 def shown(values: list[float], places: int = decimals) -> str:
@@ -123,14 +123,10 @@ assert statistics.mean(test["VAE, hidden layer"]) < statistics.mean(test["RBM, 6
 # with ten. How the runs differ is in {ref}`sec-4-3-lab`.
 
 # %%
+protocol = settings((8, 0, "e1"))  # all cells of the table share what is taken of it
 SIZE = {
-    "corpus": "20news",
-    "vocabulary": 10000,
-    "width": 512,
-    "batch_size": 256,
-    "clip": 0.0,
-    "activation": "relu",
-    "first_weights": "torch",
+    name: protocol[name]
+    for name in ("corpus", "vocabulary", "width", "batch_size", "clip", "activation", "first_weights")
 }
 runs: dict[tuple, list[records.Record]] = {}
 for record in records.load(text.STEM, **SIZE, d_hidden=0, held_out=0):
