@@ -12,6 +12,7 @@ those printed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,16 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.image_features import package_network
 from efvae import dcgan, records
 from efvae.experiments.image_config import STEM
 from efvae.experiments.image_features import Classifier
 from efvae.image_vae import outputs
+from efvae.metrics.inception import WeightsError
 from efvae.records import Record
 
 #: The records that are looked at, and what they have to say that they were made on.
 WIDE, DEVICE = {"data": "photographs", "size": 64, "width": 64, "encoder": "diagonal", "features": "classifier"}, "H200"
 #: Samples that a distance is measured from: three of the model, one without noise, one of the truth with its noise.
 SAMPLES = 5
+#: Such samples in all of Table 1: of three rows, and two of the truth, with and without noise.
+ALL_SAMPLES = 3 * SAMPLES + 2
 
 
 def forward(network: nn.Module | Callable[[Tensor], Tensor], x: Tensor) -> float:
@@ -74,6 +79,16 @@ def floor(record: Record, bf16: float, float32: float) -> tuple[float, float]:
     return training, images * (of["generator"] + of["features"]) / float32
 
 
+def fid(eval_images: int) -> tuple[float, float]:
+    """Operations of FID's features for one image, and for all images of Table 1.
+
+    Raises:
+        ImportError, efvae.metrics.inception.WeightsError: pytorch-fid or torchvision is not installed.
+    """
+    of_one = forward(package_network(), torch.zeros(1, 3, 64, 64))
+    return of_one, of_one * ALL_SAMPLES * eval_images
+
+
 def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
     """Print floor and measured time of each stage; root: the folder of results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.image_accelerator", description=__doc__.splitlines()[0])
@@ -98,6 +113,13 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> None:
         )
     if found:
         print(f"all: {total:.0f} s, {total / least:.0f} times the floor")
+        with contextlib.suppress(ImportError, WeightsError):
+            images = max(record.config["eval_images"] for record in found)
+            one, every = fid(images)
+            print(
+                f"with FID's features, not run: {one / 1e9:.1f} GFLOP an image, {ALL_SAMPLES} times {images} images: "
+                f"at least {every / (1e12 * options.float32) / 60:.0f} min in float32"
+            )
     else:
         print(f"not run on one {DEVICE}")
 

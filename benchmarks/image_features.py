@@ -42,8 +42,6 @@ BATCH = 256
 #: Processes that read files for a GPU: the default of pytorch-fid's command.
 WORKERS = min(8, os.cpu_count() or 1)
 
-Features = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -107,21 +105,6 @@ def tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def bfloat16() -> torch.autocast:
-    """Convolutions in bfloat16."""
-    return torch.autocast(devices.current().type, torch.bfloat16)
-
-
-def within(arithmetic: Callable[[], contextlib.AbstractContextManager[object]], features: Features) -> Features:
-    """The same features by another arithmetic."""
-
-    def compute(x: Tensor) -> Tensor:
-        with arithmetic():
-            return features(x).float()
-
-    return compute
-
-
 def operations(network: nn.Module) -> float:
     """Floating-point operations for an image: two for each product that is added up."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -166,13 +149,14 @@ def bench(n: int, rounds: int) -> dict[str, float]:
     work = operations(theirs)
     theirs = theirs.to(device)
     ours = inception.from_tensors(theirs)
+    precisions = [precision for precision in inception.PRECISIONS[1:] if precision != "tf32" or device.type != "cpu"]
     ways: dict[str, Callable[[], Moments]] = {
         "files": lambda: through_files(truth, n, theirs),
         "tensors": lambda: moments(samples(truth, n), ours),
-        "bfloat16": lambda: moments(samples(truth, n), within(bfloat16, ours)),
     }
-    if device.type != "cpu":
-        ways["tf32"] = lambda: moments(samples(truth, n), within(tf32, ours))
+    for precision in precisions:
+        compute = inception.from_tensors(theirs, precision)
+        ways[precision] = lambda compute=compute: moments(samples(truth, n), compute)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, Moments] = {}
     for _ in range(rounds):

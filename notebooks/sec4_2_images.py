@@ -13,6 +13,7 @@ conditional_steps: int = 300  # in [1, 10**6]: spiral, encoder by conditional li
 encoder_steps: int = 600  # in [1, 10**6]: spiral, encoder by the ELBO
 joint_steps: int = 900  # in [1, 10**6]: spiral, encoder and decoder
 data: str = "synthetic"  # in {synthetic, photographs, celeba, folder}: images
+on_bad: str = "stop"  # in {stop, skip}: at files that cannot be read, of celeba and folder
 truth_seed: int = 0  # in [0, 2**31): of the images' truth and first encoder
 features: str = "classifier"  # in {classifier, inception}: of the Fréchet distance
 size: int = 16  # in {16, 32, 64}: pixels a side
@@ -53,7 +54,6 @@ from efvae.experiments.spiral_measure import affine_residual, linear_optimum
 from efvae.experiments.spiral_model import expectation_rule, latent_line, log_joint
 from efvae.experiments.spiral_model import spiral as curve_of_truth
 from efvae.image_vae import best_sigma, entropy_bound
-from efvae.metrics.inception import find_weights
 from efvae.plots import images as picture_plots
 from efvae.plots import spiral as plots
 
@@ -65,7 +65,8 @@ config = spiral.Config(
 full_length = noise == 0.6 and conditional_steps >= 300 and encoder_steps >= 600 and joint_steps >= 900
 results = records.project_root() / results_dir if results_dir else None
 cell = images.Config(
-    data=data, features=features, size=size, latent=latent, width=width, gan_steps=gan_steps, gan_rate=gan_rate,
+    data=data, on_bad=on_bad, features=features, size=size, latent=latent, width=width,
+    gan_steps=gan_steps, gan_rate=gan_rate,
     encoder_steps=image_encoder_steps, encoder_rate=image_encoder_rate,
     joint_steps=image_joint_steps, joint_rate=image_joint_rate, batch_size=image_batch, eval_images=eval_images,
     seed=seed, truth_seed=truth_seed, stage="joint_fixed",
@@ -75,9 +76,8 @@ cell = images.Config(
         else {}  # as in the stored runs
     ),
 )  # fmt: skip
-images.data_sha256(cell)  # the images are there
-if features == "inception":
-    find_weights()
+images.check(cell)  # the network of FID is there, if it is asked for
+_ = images.data_sha256(cell)  # and so are the images
 
 # %% [markdown]
 # ## Table 1 beside its bound

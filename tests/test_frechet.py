@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from efvae import devices
 from efvae.metrics import inception
 from efvae.metrics.frechet import Moments, distance, frechet_distance, moments
 from efvae.metrics.inception import WeightsError
@@ -163,6 +164,37 @@ def test_features_go_through_pytorch_fids_network_in_eight_bits(tmp_path, monkey
     found = compute(torch.tensor([-1.0, 0.001, 3.0]).view(1, 3, 1, 1))
     assert found.shape == (1, 3)
     assert torch.allclose(found[0] * 255, torch.tensor([0.0, 128.0, 255.0]))
+
+
+@pytest.mark.parametrize("precision", inception.PRECISIONS)
+def test_features_in_other_precisions(precision):
+    seen = []
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 5, 3)
+
+        def forward(self, x):
+            found = self.layer(x)
+            seen.append((found.dtype, torch.backends.cudnn.allow_tf32))
+            return [found]
+
+    torch.manual_seed(0)
+    network, images = Network(), torch.rand(40, 3, 6, 6) * 2 - 1
+    exact = inception.from_tensors(network)(images)
+    with devices.on("cpu"):
+        found = inception.from_tensors(network, precision)(images)
+        assert not torch.backends.cudnn.allow_tf32
+    assert seen[-1] == (torch.bfloat16 if precision == "bfloat16" else torch.float32, precision == "tf32")
+    assert found.dtype == torch.float32
+    assert torch.equal(found, exact) == (precision != "bfloat16")
+    torch.testing.assert_close(found, exact, rtol=2e-2, atol=2e-2)
+
+
+def test_an_unknown_precision_of_features_is_refused():
+    with pytest.raises(ValueError, match="precision must be one of float32, tf32, bfloat16; got 'half'"):
+        inception.from_tensors(torch.nn.Conv2d(3, 5, 3), "half")
 
 
 def test_normalisations_in_convolutions_change_no_feature():

@@ -36,7 +36,7 @@ from efvae.experiments.image_truth import Truth, chosen_look
 from efvae.image_vae import ImageVAE, best_sigma
 from efvae.sweep import cells_of, experiment, plan
 from efvae.train import TrainingError
-from tests.sweeps import full_disk
+from tests.sweeps import full_disk, recorded, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = Config(size=16, latent=4, width=8, batch_size=32, feature_steps=40, gan_steps=400, gan_rate=2e-3,
@@ -661,6 +661,30 @@ def test_celeba_goes_on_without_the_files_that_cannot_be_read(tmp_path, monkeypa
         assert f"CelebA has 40 images, {tmp_path} holds 41" in line
 
 
+def test_a_sweep_goes_on_without_bad_files_if_asked(tmp_path, monkeypatch):
+    own_folder(tmp_path / "own", monkeypatch, 300, "ab")
+    (tmp_path / "own" / "a" / "bad.png").write_bytes(b"text")
+    words = [images.STEM, "--grid", *typed(data="folder", stage="gan")]
+    code, out, errors = sweep(tmp_path, *words)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert "1 of 301 images" in errors
+    assert "on_bad=skip" in errors
+    assert not (tmp_path / "results").exists()
+    words[words.index("on_bad=stop")] = "on_bad=skip"
+    code, _, errors = sweep(tmp_path, *words)
+    assert (code, "a/bad.png (no image of a known kind); skipped" in errors) == (0, True)
+    (record,) = recorded(tmp_path, images.STEM).values()
+    assert record.config["on_bad"] == "stop"  # images that can be read are the same ones
+    assert "1 cell, 1 recorded, 0 to run" in sweep(tmp_path, *words, "--dry-run")[1]
+
+
+def test_a_sweep_asks_for_the_weights_of_fid_before_it_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EFVAE_INCEPTION", str(tmp_path / "weights.pth"))
+    words = ["sweep", images.STEM, "--dry-run", "--results", str(tmp_path), "--grid", *typed(features="inception")]
+    assert cli.main(words) == 2
+    assert f"which are not at {tmp_path / 'weights.pth'}: download them" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsys):
     store, data = Store(folder / "checkpoints"), load_images(SMOKE).sha256
     wider = dataclasses.replace(SMOKE, width=16)
@@ -975,7 +999,8 @@ def test_the_full_profile_is_the_command_of_the_page():
 
 
 def test_the_command_of_the_page_is_one_that_can_be_planned(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(images, "_sha256_of", lambda *_: "a" * 64)  # nobody here has CelebA
+    monkeypatch.setattr(images, "_sha256_of", lambda *_: "a" * 64)  # nobody here has CelebA, nor the weights
+    monkeypatch.setattr(images.inception, "find_weights", lambda: None)
     words = command_of_the_page()
     words[words.index("cuda")] = "cpu"
     assert cli.main(["sweep", *words, "--dry-run", "--results", str(tmp_path)]) == 0

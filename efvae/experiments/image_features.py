@@ -78,7 +78,7 @@ def feature_network(
     Own: own-frechet
     """
     if config.features == "inception":
-        return inception.features(device()), None
+        return inception.features(device(), precision="tf32"), None  # on a GPU as pytorch-fid's command
     if len(images.classes) < 2:
         raise DataError(
             "these images have no classes (subfolders) to train a feature network on: give features=inception"

@@ -50,11 +50,12 @@ from efvae.experiments.image_stages import empty_vae, train_encoder, train_joint
 from efvae.experiments.image_store import Store, images_in_batches, measuring
 from efvae.experiments.image_truth import Truth, chosen_look, empty_generator, train_gan
 from efvae.image_vae import ImageVAE, entropy_bound
+from efvae.metrics import inception
 from efvae.metrics.frechet import distance, moments
 from efvae.records import Record
 from efvae.train import Curve
 
-__all__ = ["STAGES", "STEM", "Config", "Solution", "data_sha256", "run", "solve"]
+__all__ = ["STAGES", "STEM", "Config", "Solution", "check", "data_sha256", "run", "solve"]
 
 #: Stages that start from the encoder by conditional likelihood.
 ENDS = ("encoder_elbo", "decoder_pairs", "joint_fixed", "joint_learned")
@@ -192,6 +193,21 @@ def data_sha256(config: Config) -> str:
     """
     place = os.environ.get("EFVAE_IMAGES") if config.data in ("celeba", "folder") else None
     return _sha256_of(config.data, config.size, config.on_bad, place)
+
+
+def check(config: Config) -> None:
+    """Refuse a cell whose feature network is not there; ``efvae sweep`` asks before it starts.
+
+    Args:
+        config: the cell.
+
+    Raises:
+        efvae.metrics.inception.WeightsError: the network of FID is not there, or wrong.
+
+    Paper: tab-1
+    """
+    if config.features == "inception":
+        inception.find_weights()
 
 
 @lru_cache(maxsize=16)

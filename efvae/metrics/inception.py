@@ -6,12 +6,13 @@ Neither is a requirement of this package: ``pip install 'efvae[fid]'`` brings th
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from efvae.places import expanded
 
-__all__ = ["WEIGHTS", "WeightsError", "ensure_torchvision", "features", "find_weights", "from_tensors"]
+__all__ = ["PRECISIONS", "WEIGHTS", "WeightsError", "ensure_torchvision", "features", "find_weights", "from_tensors"]
 
 #: File name; it carries the first digits of the checksum.
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
@@ -32,6 +33,8 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 FEATURES = 2048
 #: Images at a time on a CPU: more do not stay in its caches, and for fewer than 16 torch takes a slower path.
 CHUNK = 32
+#: Of the convolutions: the first on any device, the second on a GPU (on a CPU it is float32), the last on both.
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 class WeightsError(ValueError):
@@ -102,18 +105,22 @@ def ensure_torchvision() -> None:
 _LIBRARIES: list[torch.library.Library] = []
 
 
-def features(device: torch.device | str = "cpu", path: Path | str | None = None) -> Callable[[Tensor], Tensor]:
+def features(
+    device: torch.device | str = "cpu", path: Path | str | None = None, precision: str = "float32"
+) -> Callable[[Tensor], Tensor]:
     """The 2048 features of FID, straight from tensors.
 
     Args:
         device: where to compute.
         path: the weights, see :func:`find_weights`.
+        precision: see :func:`from_tensors`.
 
     Returns:
         Map from images in [−1, 1], shape ``(b, 3, h, w)``, to shape ``(b, 2048)``.
 
     Raises:
         WeightsError: weights or packages are missing or wrong.
+        ValueError: an unknown precision.
 
     Paper: tab-1
     """
@@ -130,10 +137,10 @@ def features(device: torch.device | str = "cpu", path: Path | str | None = None)
 
     with mock.patch.object(package, "load_state_dict_from_url", load):
         network = package.InceptionV3([package.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]])
-    return from_tensors(network.to(device))
+    return from_tensors(network.to(device), precision)
 
 
-def from_tensors(network: nn.Module) -> Callable[[Tensor], Tensor]:
+def from_tensors(network: nn.Module, precision: str = "float32") -> Callable[[Tensor], Tensor]:
     """The features of images that never were files, colour last in memory, which both kinds of device prefer.
 
     The network scales images to 299 × 299 itself. pytorch-fid's command sees 8-bit files: values are rounded likewise.
@@ -141,21 +148,41 @@ def from_tensors(network: nn.Module) -> Callable[[Tensor], Tensor]:
 
     Args:
         network: pytorch-fid's, on its device; not changed.
+        precision: of the convolutions, one of ``PRECISIONS``; pytorch-fid's own command has tf32 on a GPU.
 
     Returns:
-        Map from images in [−1, 1], shape ``(b, 3, h, w)``, to shape ``(b, 2048)``.
+        Map from images in [−1, 1], shape ``(b, 3, h, w)``, to float32 of shape ``(b, 2048)``.
+
+    Raises:
+        ValueError: an unknown precision.
 
     Paper: tab-1
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     network = _folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def compute(images: Tensor) -> Tensor:
         eight_bit = ((images.clamp(-1, 1) + 1) * 127.5).round() / 255
         eight_bit = eight_bit.contiguous(memory_format=torch.channels_last)
         parts = eight_bit.split(CHUNK if eight_bit.device.type == "cpu" else max(len(eight_bit), 1))
-        return torch.cat([network(part)[0].flatten(1) for part in parts])
+        with _arithmetic(precision, eight_bit.device):
+            return torch.cat([network(part)[0].flatten(1).float() for part in parts])
 
     return compute
+
+
+@contextlib.contextmanager
+def _arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """Of convolutions; in TF32 also where :func:`efvae.devices.on` does not let torch do so."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before or precision == "tf32"
+    half = precision == "bfloat16"
+    try:
+        with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _folded(network: nn.Module) -> nn.Module:

@@ -86,7 +86,7 @@ class Experiment:
         """
         try:
             if hasattr(self.module, "check"):
-                self.module.check(cell.config)
+                self.module.check(cell.asked)
         except DataError:  # of no cell
             raise
         except ValueError as error:
@@ -98,7 +98,8 @@ class Cell:
     """One configuration of a sweep.
 
     Args:
-        config: an instance of the experiment's ``Config``.
+        config: an instance of the experiment's ``Config``, as its record has it.
+        asked: the same as it was asked for: also with fields that change no record, such as what to do with bad files.
         label: the values that the sweep sets, for people.
         digest: 8 hex digits of the hash of the configuration, without the data.
 
@@ -106,6 +107,7 @@ class Cell:
     """
 
     config: Any
+    asked: Any
     label: str
     digest: str
 
@@ -263,13 +265,12 @@ def _whole(first: str, end: str) -> range:
 def _cell(found: Experiment, values: Mapping[str, Any]) -> Cell:
     label = " ".join(f"{name}={_spelled(value)}" for name, value in values.items()) or "defaults"
     try:
-        config = found.module.Config(**values)
-        if hasattr(found.module, "needed"):
-            config = found.module.needed(config)
+        asked = found.module.Config(**values)
+        config = found.module.needed(asked) if hasattr(found.module, "needed") else asked
         digest = config_hash(found.stem, config_dict(config))[:8]
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError(f"cell {shown(label)}: {one_line(error)}") from None
-    return Cell(config, label, digest)
+    return Cell(config, asked, label, digest)
 
 
 def _spelled(value: object) -> str:

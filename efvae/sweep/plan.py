@@ -152,7 +152,7 @@ def plan(
     """
     if refresh:  # nothing is looked up then, but missing data are told before anything starts
         for cell in cells:
-            found.data_sha256(cell.config)
+            found.data_sha256(cell.asked)
     recorded, broken = set(), {}
     for cell in [] if refresh else cells:
         try:
@@ -196,7 +196,7 @@ def look_up(found: Experiment, cell: Cell, results: Path) -> Record | None:
 
     Own: own-sweep
     """
-    return find(found.stem, cell.config, results, found.data_sha256(cell.config))
+    return find(found.stem, cell.config, results, found.data_sha256(cell.asked))
 
 
 def _known(stem: str, results: Path) -> list[Record]:

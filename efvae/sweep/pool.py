@@ -206,8 +206,8 @@ class _Sweep:
             shutil.rmtree(checkpoints, ignore_errors=True)
         request = {
             "module": self.plan.experiment.module.__name__,
-            "configs": [config_dict(cell.config) for cell in group.cells],
-            "data": [self.plan.experiment.data_sha256(cell.config) for cell in group.cells],
+            "configs": [config_dict(cell.asked) for cell in group.cells],
+            "data": [self.plan.experiment.data_sha256(cell.asked) for cell in group.cells],
             "results": str(self.options.results.absolute()),
             "checkpoint": str(checkpoints.absolute()),
             "refresh": refresh,

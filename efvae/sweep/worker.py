@@ -74,7 +74,8 @@ def main() -> int:
 
 def _settle(module: ModuleType, batch: Sequence[object], compute: Callable[[], Any], results: Path, tell: Tell) -> None:
     """Compute a batch and say what came of it."""
-    digests = [config_hash(module.STEM, config_dict(config))[:8] for config in batch]
+    of_record = getattr(module, "needed", lambda config: config)
+    digests = [config_hash(module.STEM, config_dict(of_record(config)))[:8] for config in batch]
     try:
         answer = _past_damage(compute, tell)
         records: list[Record] = answer if isinstance(answer, list) else [answer]
