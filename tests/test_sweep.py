@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import efvae.experiments
 from efvae import cli, records
@@ -221,6 +222,22 @@ def test_the_plan_skips_groups_and_estimates(faulty, tmp_path, capsys, monkeypat
         "sec0_faulty: 12 cells, 2 recorded, 10 to run in 5 groups, 2 at a time; about 12 s, by the seconds of 2 records"
     )
     assert plan(faulty, cells_of(faulty, [], words), tmp_path, refresh=True).recorded == frozenset()
+
+
+def test_the_time_is_told_by_records_of_the_same_kind_of_device(faulty, tmp_path, monkeypatch):
+    monkeypatch.setenv("EFVAE_RESULTS", str(tmp_path))
+    record_cells(faulty, ["kind=fine", "seed=0:2"], tmp_path)
+    (path, other) = sorted((tmp_path / FAULTY).glob("[!.]*.json"))
+    record = records.read(path)
+    path.unlink()
+    moved = dataclasses.replace(record, provenance=record.provenance | {"device": "a GPU", "seconds": 0.5})
+    records.write(moved, tmp_path)
+    cells = cells_of(faulty, [], ["seed=7"])
+    here, there = (plan(faulty, cells, tmp_path, accelerator=accelerator) for accelerator in (False, True))
+    assert ([*here.seconds.values()], here.basis, here.elsewhere) == ([2.0], 1, False)
+    assert ([*there.seconds.values()], there.basis, there.elsewhere) == ([0.5], 1, False)
+    other.unlink()
+    assert "about 0 s, by the seconds of 1 record of another kind of device" in plan(faulty, cells, tmp_path).summary(1)
 
 
 def test_an_estimate_is_of_the_most_similar_records_for_as_many_steps():
@@ -511,7 +528,7 @@ def test_a_device_is_handed_on_or_refused(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("efvae.sweep.pool.start", start)
     assert efvae_("sweep", *text, "--device", "auto") == 1
-    assert asked == ["auto"]
+    assert asked == ["cuda" if torch.cuda.is_available() else "cpu"]
 
 
 def test_into_a_log_a_sweep_says_once_a_minute_how_far_it_is(monkeypatch, capsys):

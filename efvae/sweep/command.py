@@ -79,7 +79,9 @@ def main(options: argparse.Namespace) -> int:
     )
     if options.together is not None and options.together < 1:
         raise UsageError(f"--together must be at least 1; got {options.together}")
-    planned = plan(found, cells, how.results, refresh=how.refresh, most=options.together)
+    planned = plan(
+        found, cells, how.results, refresh=how.refresh, most=options.together, accelerator=how.device != "cpu"
+    )
     if options.dry_run:
         for line in [json.dumps(_described(planned))] if options.json else planned.lines(how.jobs):
             _tell(line)
@@ -100,17 +102,17 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _device(found: Experiment, options: argparse.Namespace) -> str:
-    """Refuse a device before an hour of planning, not in every process."""
+    """Refuse a device before an hour of planning, not in every process; ``auto`` is the kind that is there."""
     from efvae.devices import DeviceError, find  # brings torch, which the help of the command can do without
 
     name: str = options.device
     if name != "cpu" and "device" not in inspect.signature(found.module.run).parameters:
         raise UsageError(f"--device {shown(name)}: {found.stem} computes on the CPU only; leave --device away")
     try:
-        find(name)
+        kind = find(name).type
     except DeviceError as error:
         raise UsageError(f"--{error}") from None
-    return name
+    return kind if name == "auto" else name
 
 
 def _chosen(cells: list[Cell], only: str | None) -> list[Cell]:

@@ -65,6 +65,7 @@ class Plan:
         broken: digest and reason of the cells whose record is corrupt.
         seconds: expected seconds of each cell that is missing, by digest; empty if there is nothing to go by.
         basis: number of records that ``seconds`` comes from.
+        elsewhere: whether these were made on another kind of device, for want of any from this kind.
 
     Own: own-sweep
     """
@@ -76,6 +77,7 @@ class Plan:
     broken: Mapping[str, str]
     seconds: Mapping[str, float]
     basis: int
+    elsewhere: bool = False
 
     @property
     def missing(self) -> list[Group]:
@@ -126,14 +128,21 @@ class Plan:
             return f"{told}; no record of this experiment to estimate the time from"
         longest = max(self._cost([group]) for group in groups)
         total = max(longest, self._cost(groups) / jobs)
-        return f"{told}; about {duration(total)}, by the seconds of {_count(self.basis, 'record')}"
+        of_another = " of another kind of device" if self.elsewhere else ""
+        return f"{told}; about {duration(total)}, by the seconds of {_count(self.basis, 'record')}{of_another}"
 
     def _cost(self, groups: Sequence[Group]) -> float:
         return sum(self.seconds.get(cell.digest, 0.0) for group in groups for cell in group.cells)
 
 
 def plan(
-    found: Experiment, cells: Sequence[Cell], results: Path, *, refresh: bool = False, most: int | None = None
+    found: Experiment,
+    cells: Sequence[Cell],
+    results: Path,
+    *,
+    refresh: bool = False,
+    most: int | None = None,
+    accelerator: bool = False,
 ) -> Plan:
     """Plan a sweep; nothing is written.
 
@@ -143,6 +152,7 @@ def plan(
         results: folder of records.
         refresh: compute although recorded.
         most: most cells in a group, if any number.
+        accelerator: whether another device than a CPU is to compute; records of the same kind tell the time.
 
     Raises:
         UsageError: the data do not suffice for a cell that is missing.
@@ -164,7 +174,7 @@ def plan(
     for cell in cells:
         key = found.module.together(cell.config) if hasattr(found.module, "together") else cell.digest
         sets.setdefault(key, []).append(cell)
-    known = _known(found.stem, results)
+    known, elsewhere = _known(found.stem, results, accelerator=accelerator)
     missing = [cell for cell in cells if cell.digest not in recorded]
     for cell in missing:
         found.check(cell)
@@ -180,6 +190,7 @@ def plan(
         broken=broken,
         seconds={cell.digest: _estimate(config_dict(cell.config), known) for cell in missing} if known else {},
         basis=len(known),
+        elsewhere=elsewhere,
     )
 
 
@@ -199,16 +210,21 @@ def look_up(found: Experiment, cell: Cell, results: Path) -> Record | None:
     return find(found.stem, cell.config, results, found.data_sha256(cell.asked))
 
 
-def _known(stem: str, results: Path) -> list[Record]:
-    """The sound records of an experiment, in the results folder and in the project's."""
+def _known(stem: str, results: Path, *, accelerator: bool) -> tuple[list[Record], bool]:
+    """The sound records of an experiment, in the results folder and in the project's, of one kind of device.
+
+    Those of the other kind if there are no others; whether it is so.
+    """
     known: list[Record] = []
-    for folder in dict.fromkeys((results / stem, results_root() / stem)):
+    root = results_root()
+    for folder in dict.fromkeys((results / stem, root / stem, root / "cpu" / stem)):
         for path in sorted(folder.glob("[!.]*.json")):
             try:
                 known.append(read(path))
             except RecordError:
                 continue  # its cell, if it is asked for, says so
-    return known
+    alike = [record for record in known if accelerator != str(record.provenance["device"]).startswith("cpu")]
+    return alike or known, not alike
 
 
 def _estimate(config: dict[str, Any], known: Sequence[Record]) -> float:

@@ -74,7 +74,7 @@ def _compute(config: Config, results: Path) -> Record:
         os.kill(os.getpid(), signal.SIGKILL)
     plain = records.config_dict(config)
     data = data_sha256(config)
-    provenance = dict.fromkeys(("commit", "dirty", "versions", "device", "cpu", "time"), None)
+    provenance = dict.fromkeys(("commit", "dirty", "versions", "cpu", "time"), None) | {"device": "cpu"}
     record = Record(
         STEM,
         records.cell_name(STEM, plain, data),
