@@ -725,6 +725,14 @@ def test_a_kill_between_picture_and_record_loses_neither(learned, folder, tmp_pa
     assert path.read_bytes() == picture_path(folder / "results" / images.STEM, record.cell).read_bytes()
 
 
+def test_a_record_that_is_measured_again_counts_the_training(learned, folder, tmp_path):
+    cell, store = dataclasses.replace(SMOKE, stage="encoder"), Store(folder / "checkpoints")
+    trained = store.seconds("encoder", fingerprint(SMOKE, load_images(SMOKE).sha256, "encoder"))
+    again = images.run(cell, results=tmp_path, checkpoint=store.folder)
+    assert records.same(again, learned.records["encoder"])
+    assert 0 < trained < again.provenance["seconds"]
+
+
 def test_a_picture_that_finds_no_room_is_one_line(tmp_path):
     rows = torch.rand(2, 10, 3, 16, 16)
     with (
@@ -848,7 +856,8 @@ def test_a_finished_model_that_finds_no_room_keeps_the_state_to_resume_from(tmp_
         store.keep("gan", "f" * 64, model)
     assert "\n" not in str(info.value)
     assert [path.name for path in tmp_path.iterdir()] == [state.name]
-    store.keep("gan", "f" * 64, model, {"step": [1.0]})
+    store.keep("gan", "f" * 64, model, {"step": [1.0]}, 7.5)
+    assert store.seconds("gan", "f" * 64) == 7.5
     assert not state.exists()
     assert store.restore("gan", "f" * 64, nn.Linear(60, 60)) == {"step": [1.0]}
 

@@ -95,8 +95,10 @@ class Store:
         finally:
             lock.release()
 
-    def keep(self, name: str, fingerprint: str, model: nn.Module, curve: Curve | None = None) -> None:
-        """Write a finished model and its curve, in one step; the state to resume from is not needed any more.
+    def keep(
+        self, name: str, fingerprint: str, model: nn.Module, curve: Curve | None = None, seconds: float = 0.0
+    ) -> None:
+        """Write a finished model, its curve and what it took, at once; the state to resume from is not needed any more.
 
         Raises:
             TrainingError: its weights are not finite; nothing is written then.
@@ -109,10 +111,22 @@ class Store:
         infinite = not_finite(tensors)
         if infinite:
             raise TrainingError(f"{name}: {infinite} is not finite at the end of training: lower its learning rate")
-        write_tensors(path, tensors, {"fingerprint": fingerprint, "curve": json.dumps(curve or {})})
+        write_tensors(
+            path, tensors, {"fingerprint": fingerprint, "curve": json.dumps(curve or {}), "seconds": str(seconds)}
+        )
         state = self.path(name, fingerprint, "state")
         if state is not None:
             state.unlink(missing_ok=True)
+
+    def seconds(self, name: str, fingerprint: str) -> float:
+        """Seconds that the training of a kept model took, 0 if its file does not say."""
+        from safetensors import safe_open
+
+        path = self.path(name, fingerprint, "model")
+        if path is None:
+            return 0.0
+        with safe_open(path, framework="pt") as file:
+            return float((file.metadata() or {}).get("seconds", 0.0))
 
     def restore(self, name: str, fingerprint: str, model: nn.Module) -> Curve | None:
         """Fill a model from its file.

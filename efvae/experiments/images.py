@@ -283,16 +283,17 @@ class _Run:
         mark = fingerprint(self.config, self.images.sha256, stage)
         stored = self.store.restore(stage, mark, empty)
         if stored is not None:
-            return stored, 0.0
+            return stored, self.store.seconds(stage, mark)
         with self.store.alone(stage, mark):
             started = time.monotonic()
             stored = self.store.restore(stage, mark, empty)  # by another process while we waited
             if stored is not None:
-                return stored, 0.0
+                return stored, self.store.seconds(stage, mark)
             model, curve = train(self.store.path(stage, mark, "state"))
             empty.load_state_dict(model.state_dict())
-            self.store.keep(stage, mark, empty, curve)
-            return curve, time.monotonic() - started
+            seconds = time.monotonic() - started
+            self.store.keep(stage, mark, empty, curve, seconds)
+            return curve, seconds
 
     def _record(
         self,
