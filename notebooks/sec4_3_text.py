@@ -560,6 +560,9 @@ by_both = {
 }
 assert by_both["e2-e3"] == [15, 2]
 assert by_both["collapse"] == [4, 6]
+of_e3 = [(c.first[0], *c.second[:2], c.verdict) for c in by_claim["collapse"] if c.first[2] == "e3" and c.decided]
+assert sum(verdict == "fails" for *_, verdict in of_e3) == 4
+assert any(32 in told and 2 in told[1:] and "fails" in told for told in of_e3)
 assert [sum(c.verdict == v for c in by_claim["collapse"]) for v in ("holds", "fails", "undecided")] == [9, 11, 4]
 on_test = [c for c in by_claim["e1-e2"] if c.of == "test"]
 print(f"e1 − e2 on test, mean over 12 pairs: ours {statistics.fmean(c.ours for c in on_test):.1f},", end=" ")

@@ -321,6 +321,29 @@ def test_distinct_frequencies_are_no_restriction_for_a_table_but_for_a_linear_ma
     assert residual.abs().max() > 1e-2  # no linear map of x / l gives Wᵀ x + b on documents of two lengths
 
 
+@CASES
+def test_a_linear_map_of_frequencies_needs_documents_enough_to_fail(n_words, n_bits, lengths, seed) -> None:
+    """Tight is λ with (λ(z) − λ(0), s(z)) orthogonal to all rows (x, x / l): only 0 if these have rank 2 K."""
+    d = Draw(n_words, n_bits, lengths, seed)
+    x = d.rbm().documents()
+    rows = torch.cat([x, x / x.sum(1, keepdim=True)], 1)
+    assert torch.linalg.matrix_rank(rows) == 2 * n_words
+    change = (d.rbm().log_words - d.rbm().log_words[0]).T
+    columns = torch.cat([x / x.sum(1, keepdim=True)], 1)
+    missed = x @ change - columns @ torch.linalg.pinv(columns, rtol=1e-9) @ (x @ change)
+    assert missed.abs().max() > 1e-3  # no M, b and p(z) make up for words that depend on the code
+
+
+def test_two_documents_let_a_linear_map_of_frequencies_be_tight_with_words_that_tell() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
+    words = torch.tensor([[0.3, 0.7], [0.8, 0.2]], dtype=torch.float64)
+    odds = x @ (words[1] / words[0]).log()  # of the code, uniform prior
+    m = torch.linalg.solve(x / x.sum(1, keepdim=True), odds)
+    posterior = (x @ words.log().T).softmax(1)[:, 1]
+    assert torch.allclose((x / x.sum(1, keepdim=True) @ m).sigmoid(), posterior)
+    assert (posterior[1] - posterior[0]).abs() > 0.6
+
+
 # --- own-average-length --------------------------------------------------------------------------------------------
 
 
