@@ -659,7 +659,7 @@ for encoder, values in change.items():
 # (own-text-leaky)=
 # ### Leaky units
 #
-# {ref}`What it says <own-text-units>`. Single runs on a CPU with one thing changed, `activation=leaky_relu`; here their epochs with one pair of codes: with a linear decoder the 1000 of the first part, with two hidden layers fewer. Beside them the seeds of the cell at the same epoch, lowest and highest. Of every twelfth epoch, *train*: the mean of the last two; *test*: the lowest so far. *print*: after all 1500 epochs. *silent*: share of hidden units, of the encoder and of the decoder, that are above zero for no training document after the last epoch ({py:meth}`efvae.text.model.TextVAE.silent_units`).
+# {ref}`What it says <own-text-units>`. Single runs on a CPU with one thing changed, `activation=leaky_relu`; here their epochs with one pair of codes: with a linear decoder the 1000 of the first part, with hidden layers mostly fewer. $e_1$ with 16 bits and one hidden layer is a control: a cell that ReLUs meet, with no weights between hidden units, which should stay where it is. Beside them the seeds of the cell at the same epoch, lowest and highest. Of every twelfth epoch, *train*: the mean of the last two; *test*: the lowest so far. *print*: after all 1500 epochs. *silent*: share of hidden units, of the encoder and of the decoder, that are above zero for no training document after the last epoch ({py:meth}`efvae.text.model.TextVAE.silent_units`).
 
 
 # %%
@@ -696,6 +696,8 @@ assert all(1.5 < lower[m, 0, "e2"][1] < 2.5 for m in (32, 64))
 assert abs(leaky[64, 0, "e2"][0][1] - paper["test", (64, 0, "e2")]) < 0.5
 assert leaky[32, 0, "e2"][0][1] < paper["test", (32, 0, "e2")] - 1
 assert 11.5 < lower[16, 2, "e1"][0] < 12.5
+assert -8 < lower[16, 1, "e1"][0] < -4  # the control
+assert abs(lower[16, 1, "e1"][1]) < 1
 assert 29 < lower[64, 2, "e2"][0] < 30
 largest = max(misses, key=lambda row: row.difference)
 assert largest.cell == (64, 2, "e2")
