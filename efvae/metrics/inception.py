@@ -33,7 +33,7 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 FEATURES = 2048
 #: Images at a time on a CPU: more do not stay in its caches, and for fewer than 16 torch takes a slower path.
 CHUNK = 32
-#: Of the convolutions: the first on any device, the second on a GPU (on a CPU it is float32), the last on both.
+#: Arithmetics of convolutions. The second is for a GPU; on a CPU it is the first.
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
