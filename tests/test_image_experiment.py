@@ -30,7 +30,7 @@ from efvae.experiments import image_measures as measures
 from efvae.experiments.image_config import Config, fingerprint, load_images, needed
 from efvae.experiments.image_features import classified
 from efvae.experiments.image_pictures import drawn, picture_path, read_picture, reconstructions, write_picture
-from efvae.experiments.image_stages import train_encoder, train_joint
+from efvae.experiments.image_stages import empty_vae, train_encoder, train_joint
 from efvae.experiments.image_store import MEASURING, Store, measuring, placed
 from efvae.experiments.image_truth import Truth, chosen_look
 from efvae.image_vae import ImageVAE, best_sigma
@@ -843,6 +843,27 @@ def test_weights_that_are_not_finite_are_neither_stored_nor_used(tmp_path):
     line = rf"^checkpoint {path} is damaged \(bias is not finite\): delete it to start anew$"
     with pytest.raises(CheckpointError, match=line):
         store.restore("gan", "f" * 64, nn.Linear(2, 2))
+
+
+def test_no_file_of_a_finished_model_is_larger_than_sixteen_mebibytes(tmp_path):
+    """At the paper's size; a part that is lost or of another model is told."""
+    wide = Config(size=64, width=64)
+    store, model, empty = Store(tmp_path), empty_vae(wide), empty_vae(wide)
+    store.keep("joint_fixed", "f" * 64, model, {"step": [1.0]})
+    first = store.path("joint_fixed", "f" * 64, "model")
+    files = sorted(tmp_path.iterdir())
+    assert first in files
+    assert 1 < len(files) < 5
+    assert max(path.stat().st_size for path in files) < 16 * 2**20
+    assert store.restore("joint_fixed", "f" * 64, empty) == {"step": [1.0]}
+    assert all(torch.equal(value, empty.state_dict()[name]) for name, value in model.state_dict().items())
+    second = first.with_name(first.name.replace(".model.", ".model.2."))
+    write_tensors(second, {"any": torch.zeros(1)}, {"fingerprint": "0" * 64})
+    with pytest.raises(CheckpointError, match=rf"^checkpoint {first} is damaged \(part 2 belongs to another model\)"):
+        store.restore("joint_fixed", "f" * 64, empty)
+    second.unlink()
+    with pytest.raises(CheckpointError, match=rf"^checkpoint {first} is damaged \(No such file"):
+        store.restore("joint_fixed", "f" * 64, empty)
 
 
 def test_a_finished_model_that_finds_no_room_keeps_the_state_to_resume_from(tmp_path):

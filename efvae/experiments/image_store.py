@@ -26,6 +26,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 #: Seeds of measurements begin here.
 MEASURING = 3 * 2**30
+#: Most bytes of tensors in a file of a finished model, which may have several: larger ones are hard to hand over.
+PART = 15 * 2**20
 #: Seconds between two tries to get a lock.
 PAUSE = 0.5
 
@@ -70,7 +72,10 @@ class Store:
     folder: Path | None = None
 
     def path(self, name: str, fingerprint: str, kind: str) -> Path | None:
-        """File of a stage: ``<name>-<8 hex digits>.<kind>.safetensors``."""
+        """File of a stage: ``<name>-<8 hex digits>.<kind>.safetensors``.
+
+        What is left of a model of more than ``PART`` bytes is beside it, in ``….model.2.safetensors`` and so on.
+        """
         return None if self.folder is None else self.folder / f"{name}-{fingerprint[:8]}.{kind}.safetensors"
 
     @contextlib.contextmanager
@@ -111,9 +116,11 @@ class Store:
         infinite = not_finite(tensors)
         if infinite:
             raise TrainingError(f"{name}: {infinite} is not finite at the end of training: lower its learning rate")
-        write_tensors(
-            path, tensors, {"fingerprint": fingerprint, "curve": json.dumps(curve or {}), "seconds": str(seconds)}
-        )
+        first, *others = _in_parts(tensors)
+        for number, part in enumerate(others, 2):  # before the first, which says that they are there
+            write_tensors(_beside(path, number), part, {"fingerprint": fingerprint})
+        said = {"fingerprint": fingerprint, "curve": json.dumps(curve or {}), "seconds": str(seconds)}
+        write_tensors(path, first, said | {"parts": str(1 + len(others))})
         state = self.path(name, fingerprint, "state")
         if state is not None:
             state.unlink(missing_ok=True)
@@ -140,13 +147,16 @@ class Store:
         path = self.path(name, fingerprint, "model")
         if path is None or not path.exists():
             return None
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         try:
-            with safe_open(path, framework="pt") as file:
-                meta = file.metadata() or {}
-                written, curve = meta["fingerprint"], Curve(json.loads(meta["curve"]))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            meta, tensors = _read(path)
+            written, curve = meta["fingerprint"], Curve(json.loads(meta["curve"]))
+            for number in range(2, int(meta.get("parts", 1)) + 1):
+                of_part, more = _read(_beside(path, number))
+                if of_part["fingerprint"] != written:
+                    raise ValueError(f"part {number} belongs to another model")
+                tensors |= more
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
         infinite = not_finite(tensors)
@@ -161,6 +171,32 @@ class Store:
             )
         model.load_state_dict(tensors)
         return curve
+
+
+def _in_parts(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """In their order, each part of at most ``PART`` bytes or of one tensor."""
+    parts: list[dict[str, Tensor]] = [{}]
+    room = PART
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if parts[-1] and size > room:
+            parts.append({})
+            room = PART
+        parts[-1][name] = tensor
+        room -= size
+    return parts
+
+
+def _beside(path: Path, number: int) -> Path:
+    return path.with_suffix(f".{number}{path.suffix}")
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a file says, and its tensors."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 def images_in_batches(pixels: Tensor, size: int = 256) -> Iterator[Tensor]:
