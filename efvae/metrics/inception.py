@@ -174,9 +174,9 @@ def from_tensors(network: nn.Module, precision: str = "float32") -> Callable[[Te
 
 @contextlib.contextmanager
 def _arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Of convolutions; in TF32 also where :func:`efvae.devices.on` does not let torch do so."""
+    """Of convolutions, whatever torch is set to."""
     before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = before or precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     half = precision == "bfloat16"
     try:
         with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
