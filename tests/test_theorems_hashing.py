@@ -326,11 +326,10 @@ def test_a_linear_map_of_frequencies_needs_documents_enough_to_fail(n_words, n_b
     """Tight is λ with (λ(z) − λ(0), s(z)) orthogonal to all rows (x, x / l): only 0 if these have rank 2 K."""
     d = Draw(n_words, n_bits, lengths, seed)
     x = d.rbm().documents()
-    rows = torch.cat([x, x / x.sum(1, keepdim=True)], 1)
-    assert torch.linalg.matrix_rank(rows) == 2 * n_words
+    shares = x / x.sum(1, keepdim=True)
+    assert torch.linalg.matrix_rank(torch.cat([x, shares], 1)) == 2 * n_words
     change = (d.rbm().log_words - d.rbm().log_words[0]).T
-    columns = torch.cat([x / x.sum(1, keepdim=True)], 1)
-    missed = x @ change - columns @ torch.linalg.pinv(columns, rtol=1e-9) @ (x @ change)
+    missed = x @ change - shares @ torch.linalg.pinv(shares, rtol=1e-9) @ (x @ change)
     assert missed.abs().max() > 1e-3  # no M, b and p(z) make up for words that depend on the code
 
 
