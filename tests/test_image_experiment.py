@@ -19,10 +19,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 import efvae.data.images
-from efvae import cli, dcgan, records
+from efvae import cli, dcgan, devices, records
 from efvae.checkpoint import CheckpointError, write_tensors
 from efvae.data.images import Images
 from efvae.experiments import image_features, image_truth, images
@@ -670,7 +672,11 @@ def test_a_sweep_goes_on_without_bad_files_if_asked(tmp_path, monkeypatch):
     assert "1 of 301 images" in errors
     assert "on_bad=skip" in errors
     assert not (tmp_path / "results").exists()
-    words[words.index("on_bad=stop")] = "on_bad=skip"
+    at = words.index("on_bad=stop")
+    words[at] = "on_bad=stop,skip"
+    told = "efvae: error: 'on_bad=stop,skip': no record here depends on on_bad: give it one value\n"
+    assert sweep(tmp_path, *words) == (2, "", told)
+    words[at] = "on_bad=skip"
     code, _, errors = sweep(tmp_path, *words)
     assert (code, "a/bad.png (no image of a known kind); skipped" in errors) == (0, True)
     (record,) = recorded(tmp_path, images.STEM).values()
@@ -683,6 +689,16 @@ def test_a_sweep_asks_for_the_weights_of_fid_before_it_starts(tmp_path, monkeypa
     words = ["sweep", images.STEM, "--dry-run", "--results", str(tmp_path), "--grid", *typed(features="inception")]
     assert cli.main(words) == 2
     assert f"which are not at {tmp_path / 'weights.pth'}: download them" in capsys.readouterr().err
+
+
+def test_an_experiment_has_the_features_of_fid_in_the_arithmetic_of_its_command(monkeypatch):
+    """That of torch, which is tf32 on a GPU."""
+    asked = []
+    monkeypatch.setattr(image_features.inception, "features", lambda *words, **named: asked.append((words, named)))
+    with devices.on("cpu"):
+        config = dataclasses.replace(SMOKE, features="inception")
+        assert image_features.feature_network(config, load_images(SMOKE), Store())[1] is None
+    assert asked == [((torch.device("cpu"),), {"precision": "tf32"})]
 
 
 def test_a_checkpoint_of_another_architecture_is_one_line(learned, folder, capsys):
@@ -727,10 +743,19 @@ def test_a_kill_between_picture_and_record_loses_neither(learned, folder, tmp_pa
 
 def test_a_record_that_is_measured_again_counts_the_training(learned, folder, tmp_path):
     cell, store = dataclasses.replace(SMOKE, stage="encoder"), Store(folder / "checkpoints")
-    trained = store.seconds("encoder", fingerprint(SMOKE, load_images(SMOKE).sha256, "encoder"))
+    trained, where = store.effort("encoder", fingerprint(SMOKE, load_images(SMOKE).sha256, "encoder"))
     again = images.run(cell, results=tmp_path, checkpoint=store.folder)
     assert records.same(again, learned.records["encoder"])
     assert 0 < trained < again.provenance["seconds"]
+    assert again.provenance["device"] == where == learned.records["encoder"].provenance["device"]
+
+
+def test_a_record_names_the_device_that_trained_and_the_one_that_measured(folder, tmp_path, monkeypatch):
+    cell, store = dataclasses.replace(SMOKE, stage="gan"), folder / "checkpoints"
+    trained_on = images.run(cell, results=tmp_path, checkpoint=store).provenance["device"]
+    monkeypatch.setattr(devices, "described", lambda *_: "another one")
+    again = images.run(cell, results=tmp_path, checkpoint=store, refresh=True)
+    assert again.provenance["device"] == f"{trained_on}, measured on another one"
 
 
 def test_a_picture_that_finds_no_room_is_one_line(tmp_path):
@@ -862,8 +887,31 @@ def test_no_file_of_a_finished_model_is_larger_than_sixteen_mebibytes(tmp_path):
     with pytest.raises(CheckpointError, match=rf"^checkpoint {first} is damaged \(part 2 belongs to another model\)"):
         store.restore("joint_fixed", "f" * 64, empty)
     second.unlink()
-    with pytest.raises(CheckpointError, match=rf"^checkpoint {first} is damaged \(No such file"):
+    parts = len(files)
+    line = rf"^checkpoint {first} is part 1 of {parts}, but part 2, {second.name}, is not beside it: copy it there"
+    with pytest.raises(FileNotFoundError, match=line):
         store.restore("joint_fixed", "f" * 64, empty)
+
+
+def test_a_sweep_leaves_a_model_alone_of_which_a_file_is_not_there(tmp_path):
+    """It is sound, though it was copied in part: neither set aside nor trained anew."""
+    words = [images.STEM, "--grid", *typed(stage="gan")]
+    assert sweep(tmp_path, *words)[0] == 0
+    (first,) = (tmp_path / "scratch").rglob("gan-*.model.safetensors")
+    tensors, (name, *_) = load_file(first), load_file(first)
+    with safe_open(first, framework="pt") as file:
+        said = file.metadata()
+    write_tensors(first, {key: value for key, value in tensors.items() if key != name}, said | {"parts": "2"})
+    as_it_was = first.read_bytes()
+    shutil.rmtree(tmp_path / "results")
+    code, out, _ = sweep(tmp_path, *words)
+    second = first.name.replace(".model.", ".model.2.")
+    assert (code, f"part 1 of 2, but part 2, {second}, is not beside it: copy it there" in out) == (1, True)
+    assert [path.name for path in first.parent.glob("gan-*")] == [first.name]
+    assert first.read_bytes() == as_it_was
+    write_tensors(first.with_name(second), {name: tensors[name]}, said)
+    assert sweep(tmp_path, *words)[0] == 0
+    assert first.read_bytes() == as_it_was
 
 
 def test_a_finished_model_that_finds_no_room_keeps_the_state_to_resume_from(tmp_path):
@@ -877,8 +925,8 @@ def test_a_finished_model_that_finds_no_room_keeps_the_state_to_resume_from(tmp_
         store.keep("gan", "f" * 64, model)
     assert "\n" not in str(info.value)
     assert [path.name for path in tmp_path.iterdir()] == [state.name]
-    store.keep("gan", "f" * 64, model, {"step": [1.0]}, 7.5)
-    assert store.seconds("gan", "f" * 64) == 7.5
+    store.keep("gan", "f" * 64, model, {"step": [1.0]}, seconds=7.5, device="here")
+    assert store.effort("gan", "f" * 64) == (7.5, "here")
     assert not state.exists()
     assert store.restore("gan", "f" * 64, nn.Linear(60, 60)) == {"step": [1.0]}
 

@@ -101,9 +101,23 @@ class Store:
             lock.release()
 
     def keep(
-        self, name: str, fingerprint: str, model: nn.Module, curve: Curve | None = None, seconds: float = 0.0
+        self,
+        name: str,
+        fingerprint: str,
+        model: nn.Module,
+        curve: Curve | None = None,
+        *,
+        seconds: float = 0.0,
+        device: str = "",
     ) -> None:
-        """Write a finished model, its curve and what it took, at once; the state to resume from is not needed any more.
+        """Write a finished model; the state to resume from is not needed any more.
+
+        Args:
+            name, fingerprint: see :meth:`path`. That file is written last: where it is, the model was whole.
+            model: to keep.
+            curve: of its training.
+            seconds: that the training took, in the process that ended it.
+            device: that trained it.
 
         Raises:
             TrainingError: its weights are not finite; nothing is written then.
@@ -117,23 +131,24 @@ class Store:
         if infinite:
             raise TrainingError(f"{name}: {infinite} is not finite at the end of training: lower its learning rate")
         first, *others = _in_parts(tensors)
-        for number, part in enumerate(others, 2):  # before the first, which says that they are there
+        for number, part in enumerate(others, 2):
             write_tensors(_beside(path, number), part, {"fingerprint": fingerprint})
-        said = {"fingerprint": fingerprint, "curve": json.dumps(curve or {}), "seconds": str(seconds)}
-        write_tensors(path, first, said | {"parts": str(1 + len(others))})
+        said = {"fingerprint": fingerprint, "curve": json.dumps(curve or {}), "parts": str(1 + len(others))}
+        write_tensors(path, first, said | {"seconds": str(seconds), "device": device})
         state = self.path(name, fingerprint, "state")
         if state is not None:
             state.unlink(missing_ok=True)
 
-    def seconds(self, name: str, fingerprint: str) -> float:
-        """Seconds that the training of a kept model took, 0 if its file does not say."""
+    def effort(self, name: str, fingerprint: str) -> tuple[float, str]:
+        """Seconds that the training of a kept model took, and on which device; 0 and "" if its file does not say."""
         from safetensors import safe_open
 
         path = self.path(name, fingerprint, "model")
         if path is None:
-            return 0.0
+            return 0.0, ""
         with safe_open(path, framework="pt") as file:
-            return float((file.metadata() or {}).get("seconds", 0.0))
+            said = file.metadata() or {}
+        return float(said.get("seconds", 0.0)), said.get("device", "")
 
     def restore(self, name: str, fingerprint: str, model: nn.Module) -> Curve | None:
         """Fill a model from its file.
@@ -143,6 +158,7 @@ class Store:
 
         Raises:
             CheckpointError: damaged, or of another configuration or architecture; one line names the file.
+            FileNotFoundError: one of several files of a model is not there, as after a copy of some of them.
         """
         path = self.path(name, fingerprint, "model")
         if path is None or not path.exists():
@@ -152,11 +168,15 @@ class Store:
         try:
             meta, tensors = _read(path)
             written, curve = meta["fingerprint"], Curve(json.loads(meta["curve"]))
-            for number in range(2, int(meta.get("parts", 1)) + 1):
+            parts = int(meta.get("parts", 1))
+            for number in range(2, parts + 1):
+                _refuse_incomplete(path, number, parts)
                 of_part, more = _read(_beside(path, number))
                 if of_part["fingerprint"] != written:
                     raise ValueError(f"part {number} belongs to another model")
                 tensors |= more
+        except FileNotFoundError:  # no damage: what is there stays as it is
+            raise
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
         infinite = not_finite(tensors)
@@ -189,6 +209,15 @@ def _in_parts(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 def _beside(path: Path, number: int) -> Path:
     return path.with_suffix(f".{number}{path.suffix}")
+
+
+def _refuse_incomplete(path: Path, number: int, parts: int) -> None:
+    part = _beside(path, number)
+    if not part.exists():
+        raise FileNotFoundError(
+            f"checkpoint {path} is part 1 of {parts}, but part {number}, {part.name}, is not beside it: copy it there, "
+            "or delete the first to train the model anew"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -208,6 +208,7 @@ def check(config: Config) -> None:
     """
     if config.features == "inception":
         inception.find_weights()
+        inception.find_network()
 
 
 @lru_cache(maxsize=16)
@@ -225,6 +226,7 @@ class _Run:
         self.again = again
         self.config, self.images, self.store, self.results = config, images, Store(checkpoint), results
         self.records: dict[str, Record] = {}
+        self.effort: dict[str, tuple[float, str]] = {}  # seconds of training by stage, and on what device
         self.features, self.classifier = feature_network(config, images, self.store)
         self.distance = "fid" if config.features == "inception" else "frechet_classifier"
         self._comparison: Comparison | None = None
@@ -232,17 +234,15 @@ class _Run:
     def truth(self) -> Truth:
         """Stage ``gan``."""
         generator = empty_generator(self.config)
-        curve, seconds = self._model(
-            "gan", generator, lambda state: train_gan(self.config, self.images, self.features, state)
-        )
+        curve = self._model("gan", generator, lambda state: train_gan(self.config, self.images, self.features, state))
         truth = Truth(generator.eval().requires_grad_(requires_grad=False), self.config.latent, self.config.sigma)
-        self._record("gan", curve, seconds, lambda: self._of_truth(truth, curve))
+        self._record("gan", curve, lambda: self._of_truth(truth, curve))
         return truth
 
     def encoder(self, truth: Truth) -> ImageVAE:
         """Stage ``encoder``."""
         vae = empty_vae(self.config)
-        curve, seconds = self._model("encoder", vae, lambda state: train_encoder(self.config, truth, state))
+        curve = self._model("encoder", vae, lambda state: train_encoder(self.config, truth, state))
         vae.eval().requires_grad_(requires_grad=False)
 
         def metrics() -> dict[str, float]:
@@ -252,14 +252,14 @@ class _Run:
                 "conditional_log_likelihood": likelihood, "converged": float(flat), "last_fifth_change": change
             }  # fmt: skip
 
-        self._record("encoder", curve, seconds, metrics, lambda: self._rows(vae, truth))
+        self._record("encoder", curve, metrics, lambda: self._rows(vae, truth))
         return vae
 
     def joint(self, truth: Truth, start: ImageVAE) -> ImageVAE:
         """A stage after the encoder, one of ``ENDS``."""
         stage = self.config.stage
         vae = empty_vae(self.config)
-        curve, seconds = self._model(
+        curve = self._model(
             stage, vae, lambda state: train_joint(self.config, truth, start, self._compare(truth), state)
         )
         vae.eval().requires_grad_(requires_grad=False)
@@ -268,7 +268,7 @@ class _Run:
             moved = {f"{self.distance}_last_fifth_change": measures.flat(curve["frechet"])[1]}
             return self._of_vae(vae, truth) | measures.settled(curve["elbo"]) | moved
 
-        self._record(stage, curve, seconds, metrics, lambda: self._pictures(vae, truth))
+        self._record(stage, curve, metrics, lambda: self._pictures(vae, truth))
         return vae
 
     def _compare(self, truth: Truth) -> Comparison:
@@ -278,28 +278,31 @@ class _Run:
 
     def _model(
         self, stage: str, empty: torch.nn.Module, train: Callable[[Path | None], tuple[torch.nn.Module, Curve]]
-    ) -> tuple[Curve, float]:
-        """Fill a model from the store or by training; its curve and the seconds it took."""
+    ) -> Curve:
+        """Fill a model from the store or by training; its curve. What that took is known afterwards."""
         mark = fingerprint(self.config, self.images.sha256, stage)
         stored = self.store.restore(stage, mark, empty)
-        if stored is not None:
-            return stored, self.store.seconds(stage, mark)
-        with self.store.alone(stage, mark):
-            started = time.monotonic()
-            stored = self.store.restore(stage, mark, empty)  # by another process while we waited
-            if stored is not None:
-                return stored, self.store.seconds(stage, mark)
-            model, curve = train(self.store.path(stage, mark, "state"))
-            empty.load_state_dict(model.state_dict())
-            seconds = time.monotonic() - started
-            self.store.keep(stage, mark, empty, curve, seconds)
-            return curve, seconds
+        if stored is None:
+            with self.store.alone(stage, mark):
+                started = time.monotonic()
+                stored = self.store.restore(stage, mark, empty)  # by another process while we waited
+                if stored is None:
+                    model, curve = train(self.store.path(stage, mark, "state"))
+                    empty.load_state_dict(model.state_dict())
+                    seconds = time.monotonic() - started
+                    self.store.keep(stage, mark, empty, curve, seconds=seconds, device=self._device())
+                    self.effort[stage] = seconds, self._device()
+                    return curve
+        self.effort[stage] = self.store.effort(stage, mark)
+        return stored
+
+    def _device(self) -> str:
+        return records.device_name(devices.described(self.config.precision, device()))
 
     def _record(
         self,
         stage: str,
         curve: Curve,
-        seconds: float,
         measure: Callable[[], dict[str, float]],
         picture: Callable[[], Tensor] | None = None,
     ) -> None:
@@ -313,7 +316,9 @@ class _Run:
         started = time.monotonic()
         metrics: dict[str, float | None] = {"fid": None, **measure()}
         named = {self.distance if name == "frechet" else name: values for name, values in curve.items()}
-        where = devices.described(config.precision, device())
+        seconds, trained_on = self.effort[stage]
+        here = self._device()
+        where = here if trained_on in ("", here) else f"{trained_on}, measured on {here}"
         record = records.make(STEM, config, metrics, named, seconds=seconds + time.monotonic() - started,
                               device=where, data_sha256=data, show=_SHOWN[stage])  # fmt: skip
         self.records[stage] = record

@@ -23,7 +23,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from efvae.places import expanded
 
-__all__ = ["PRECISIONS", "WEIGHTS", "WeightsError", "ensure_torchvision", "features", "find_weights", "from_tensors"]
+__all__ = [
+    "PRECISIONS",
+    "WEIGHTS",
+    "WeightsError",
+    "ensure_torchvision",
+    "features",
+    "find_network",
+    "find_weights",
+    "from_tensors",
+]
 
 #: File name; it carries the first digits of the checksum.
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
@@ -101,6 +110,21 @@ def ensure_torchvision() -> None:
         importlib.import_module("torchvision")
 
 
+def find_network() -> Any:
+    """The module of pytorch-fid that has the network.
+
+    Raises:
+        WeightsError: it, or torchvision, is not installed.
+
+    Paper: tab-1
+    """
+    ensure_torchvision()
+    try:
+        return importlib.import_module("pytorch_fid.inception")
+    except ImportError as error:
+        raise WeightsError("FID needs pytorch-fid: pip install 'efvae[fid]'") from error
+
+
 #: Operator definitions vanish with their library object.
 _LIBRARIES: list[torch.library.Library] = []
 
@@ -124,12 +148,7 @@ def features(
 
     Paper: tab-1
     """
-    weights = find_weights(path)
-    ensure_torchvision()
-    try:
-        package: Any = importlib.import_module("pytorch_fid.inception")
-    except ImportError as error:
-        raise WeightsError("FID needs pytorch-fid: pip install 'efvae[fid]'") from error
+    weights, package = find_weights(path), find_network()
 
     def load(*_: object, **__: object) -> dict[str, Tensor]:
         state: dict[str, Tensor] = torch.load(weights, map_location="cpu", weights_only=True)

@@ -7,7 +7,7 @@ Own: own-records
 """
 
 from efvae.records.command import main
-from efvae.records.origin import project_root, provenance, results_root
+from efvae.records.origin import device_name, project_root, provenance, results_root
 from efvae.records.record import Record, RecordError, cell_name, config_dict, config_hash, make, same
 from efvae.records.store import check_folder, find, load, load_like, read, stored, write, write_atomically
 
@@ -18,6 +18,7 @@ __all__ = [
     "check_folder",
     "config_dict",
     "config_hash",
+    "device_name",
     "find",
     "load",
     "load_like",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from efvae.places import expanded
 
-__all__ = ["project_root", "provenance", "results_root"]
+__all__ = ["device_name", "project_root", "provenance", "results_root"]
 
 
 def project_root() -> Path:
@@ -45,6 +45,19 @@ def results_root() -> Path:
         raise RecordError(f"EFVAE_RESULTS: {error}") from None
 
 
+def device_name(device: str) -> str:
+    """How a record names a device: the product's name of a CUDA device, any other as it is.
+
+    Args:
+        device: as torch names it, such as "cpu" or "cuda:0"; a remark may follow "cpu".
+
+    Own: own-records
+    """
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
 def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None = None) -> dict[str, object]:
     """Describe what computed a result. None of it counts when two records are compared.
 
@@ -55,7 +68,7 @@ def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None =
 
     Args:
         seconds: wall-clock time of the computation.
-        device: as torch names it, such as "cpu" or "cuda:0"; a remark may follow "cpu".
+        device: see :func:`device_name`.
         data_sha256: checksum of the data, or None for data made on the spot.
 
     Own: own-records
@@ -77,7 +90,7 @@ def provenance(*, seconds: float, device: str = "cpu", data_sha256: str | None =
             # where its compiled loops were taken, which compute in float32 whatever precision is asked for
             **({"numba": str(sys.modules["numba"].__version__)} if "efvae.text.kernels" in sys.modules else {}),
         },
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "device": device_name(device),
         "cpu": _cpu_model(),
         "seconds": round(float(seconds), 3),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -44,8 +44,8 @@ class Experiment:
         stem: folder of its records.
         module: the module; it may also offer ``together(config)``, equal for cells that one process trains together,
             ``run_together(configs, ...)``; ``data_sha256(config)``, the checksum of the data; ``check(config)``, which
-            raises a ValueError or DataError if the data are not there or do not suffice; ``needed(config)``, the
-            configuration that a record is kept under, if not all fields count.
+            raises a ValueError or DataError if data, weights or packages are not there or do not suffice;
+            ``needed(config)``, the configuration that a record is kept under, if not all fields count.
 
     Own: own-sweep
     """
@@ -73,7 +73,7 @@ class Experiment:
         return told
 
     def check(self, cell: Cell) -> None:
-        """Refuse a cell that the data do not suffice for, before anything starts.
+        """Refuse a cell that data or weights do not suffice for, before anything starts.
 
         Args:
             cell: which.
@@ -213,7 +213,8 @@ def cells_of(found: Experiment, grids: Sequence[Mapping[str, Sequence[str]]], wo
         words: ``key=v1,v2`` as typed; these replace the same key of every grid.
 
     Raises:
-        UsageError: an unknown key, a value of another type, a combination that the experiment refuses, too many cells.
+        UsageError: an unknown key, a value of another type, a combination that the experiment refuses, too many cells;
+            several values of a key that make no difference to any of them.
 
     Own: own-sweep
     """
@@ -232,10 +233,24 @@ def cells_of(found: Experiment, grids: Sequence[Mapping[str, Sequence[str]]], wo
         count = math.prod(map(len, values.values()))
         if count + len(cells) > MOST_CELLS:
             raise UsageError(f"{count} cells are more than {MOST_CELLS}: give fewer values")
-        for combination in itertools.product(*values.values()):
-            cell = _cell(found, dict(zip(values, combination, strict=True)))
+        made = {chosen: _cell(found, dict(zip(values, chosen, strict=True)))
+                for chosen in itertools.product(*values.values())}  # fmt: skip
+        for place, name in enumerate(values):
+            _refuse_idle(name, place, made)
+        for cell in made.values():
             cells.setdefault(cell.digest, cell)
     return list(cells.values())
+
+
+def _refuse_idle(name: str, place: int, made: Mapping[tuple[Any, ...], Cell]) -> None:
+    """Which of them would count, nobody could say: files that cannot be read stop a cell, or are skipped."""
+    by_value: dict[Any, set[str]] = {}
+    for chosen, cell in made.items():
+        by_value.setdefault(chosen[place], set()).add(cell.digest)
+    first, *others = by_value.values()
+    if others and all(digests == first for digests in others):
+        given = ",".join(map(_spelled, by_value))
+        raise UsageError(f"{shown(f'{name}={given}')}: no record here depends on {name}: give it one value")
 
 
 def _alternatives(name: str, texts: Sequence[str], kinds: Mapping[str, str]) -> list[Any]:
