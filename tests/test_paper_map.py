@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from efvae import records
+from efvae import records, text_table
 from tools import pages, paper_map
 from tools.paper_map import ROOT, Item, Pointers
 
@@ -161,6 +161,14 @@ def test_pages_name_every_item_and_every_number(tmp_path):
     assert "The paper prints **82** results." in board
     assert sum(line.startswith("|") and ".verdict-" in line for line in board.splitlines()) == 86
     assert "−364513.78" in board
+    text = (tmp_path / "book" / "table_2.inc").read_text().splitlines()[2:]
+    rows = text_table.entries(text_table.cells_of(), text_table.printed())
+    numbers = [number for line in text for number in line.split("|")[3:-1]]
+    assert (len(text), len(numbers)) == (12, 72)
+    assert sum("**" in number for number in numbers) == sum(row.verdict == "miss" for row in rows) > 0
+    paper = sorted(int(number.strip(" *").split(" / ")[0]) for number in numbers)
+    assert paper == sorted(round(row.paper) for row in rows)
+    assert text[0].startswith("| 0 | 8 | 423 / ")  # test, e1
 
 
 def test_a_closed_row_links_what_was_found(monkeypatch):

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from efvae import records
+from efvae import cli, records
 from efvae.checkpoint import CheckpointError
 from efvae.data.newsgroups import load_newsgroups
 from efvae.data.synthetic import curved_law, synthetic_text
@@ -510,8 +510,34 @@ def test_held_out_documents_select_the_epoch(monkeypatch):
         assert m["nelbo_train_base"] - m["nelbo_train"] == pytest.approx(floor, abs=1e-6)
         told_apart.append(curve["nelbo_test"][best] > min(curve["nelbo_test"]) + 0.02)
     assert any(told_apart)
-    with pytest.raises(ValueError, match="held_out must be less than the 2000"):
-        text.solve([dataclasses.replace(CONFIG, held_out=2000)])
+    monkeypatch.setattr(text, "train_together", lambda *_, **__: pytest.fail("trained"))
+    for aside, line in ((2000, "must be less than the 2000"), (1901, "leaves 99 of 2000 .* hold out at most 1900")):
+        for refuse in (lambda config: text.solve([config]), text.check):
+            with pytest.raises(ValueError, match=f"held_out.*{line}"):
+                refuse(dataclasses.replace(CONFIG, held_out=aside))
+
+
+def test_without_hidden_units_their_kind_is_no_other_cell(tmp_path):
+    linear = dataclasses.replace(CONFIG, encoder="e1", d_hidden=0)
+    record = text.run(linear, results=tmp_path)
+    other = dataclasses.replace(linear, width=9, activation="leaky_relu")
+    assert text.run(other, results=tmp_path).provenance == record.provenance  # read, not computed
+    assert text.needed(dataclasses.replace(other, encoder="e2")).width == 9
+    with pytest.raises(ValueError, match="the same one is given twice"):
+        text.solve([linear, other])
+
+
+def test_a_made_corpus_of_too_many_words_is_refused_before_it_is_made(monkeypatch, capsys):
+    monkeypatch.setattr(text, "curved_law", lambda _: pytest.fail("made"))
+    words = ["sweep", text.STEM, "--dry-run", "--grid", "corpus=curved", "vocabulary=300000000"]
+    assert cli.main(words) == 2
+    line = "vocabulary must be at most 61188 with corpus=curved; got 300000000"
+    assert line in capsys.readouterr().err
+
+
+def test_records_are_written_as_they_come(tmp_path):
+    (solved,) = text.solve([CONFIG], results=tmp_path)
+    assert [records.same(found, solved.record) for found in records.load(text.STEM, tmp_path)] == [True]
 
 
 def test_a_cell_that_fails_takes_no_other_with_it(tmp_path):

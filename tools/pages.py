@@ -1,4 +1,4 @@
-"""The two generated pages: the paper map and the scoreboard."""
+"""What is generated for the book: the paper map, the scoreboard, and the table of the page on text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from efvae import text_table
 from efvae.records import Record, load
 from efvae.scoreboard import SEEDS_FOR_SPREAD
 from tools import paper_map
@@ -90,7 +91,7 @@ versions and device; `results/scoreboard.csv` names the records of each row. A t
 
 
 def generate(stage: Path) -> None:
-    """Write book/paper_map.md and book/scoreboard.md into a staged tree.
+    """Write book/paper_map.md, book/scoreboard.md and the table that the page on text includes into a staged tree.
 
     Args:
         stage: a folder that holds _toc.yml and book/; only what its contents list names is linked.
@@ -98,6 +99,7 @@ def generate(stage: Path) -> None:
     pages = _listed(stage)
     (stage / "book" / "paper_map.md").write_text(paper_map_page(pages), "utf-8")
     (stage / "book" / "scoreboard.md").write_text(scoreboard_page(pages), "utf-8")
+    (stage / "book" / "table_2.inc").write_text(table_2(), "utf-8")
 
 
 def _listed(stage: Path) -> set[str]:
@@ -173,6 +175,29 @@ def _api_modules() -> set[str]:
     """The modules that the API pages document."""
     texts = [path.read_text("utf-8") for path in sorted((ROOT / "book" / "api").glob("*.md"))]
     return {name for text in texts for name in re.findall(r"automodule:: ([\w.]+)", text)}
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def table_2() -> str:
+    """Table 2 as a MyST table: printed number / ours in whole nats, misses in bold; a dash for what was not run."""
+    found = {(row.split, row.cell): row for row in text_table.entries(text_table.cells_of(), text_table.printed())}
+
+    def number(split: str, cell: text_table.Cell) -> str:
+        row = found[split, cell]
+        shown = f"{row.paper:.0f} / {'–' if row.ours is None else f'{row.ours:.0f}'}"
+        return f"**{shown}**" if row.verdict == "miss" else shown
+
+    columns = [(split, encoder) for split in ("test", "train") for encoder in text_table.ENCODERS]
+    heads = [f"{'test' if split == 'test' else 'training'}, $e_{encoder[1]}$" for split, encoder in columns]
+    lines = [["layers", "bits", *heads], ["---"] * (2 + len(columns))]
+    lines += [
+        [str(depth), str(m), *(number(split, (m, depth, encoder)) for split, encoder in columns)]
+        for depth in text_table.DEPTHS
+        for m in text_table.BITS
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 # --- scoreboard ----------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ __all__ = [
     "check",
     "corpus",
     "data_sha256",
+    "needed",
     "run",
     "run_together",
     "solve",
@@ -56,6 +57,10 @@ PRECISIONS = ("float32", "bfloat16")
 
 #: More bits than any hashing asks for; a word table has as many columns, and distances are fits to 4096 codes.
 MOST_BITS = 2048
+#: More words than 20 Newsgroups has: a made corpus has a probability for each with every one of its codes.
+MOST_WORDS = 61188
+#: The nearest training documents that retrieval looks at.
+RETRIEVED = 100
 #: Fields that name a record's file.
 SHOW = ("bits", "d_hidden", "encoder", "estimator", "seed")
 #: Epochs between two checkpoints: an accelerator does them in seconds, and those of 36 cells are gigabytes.
@@ -140,6 +145,10 @@ class Config:
         )
         if not 0 <= self.clip < 1e36:
             raise ValueError(f"clip must be a number in [0, 1e36), 0 for no clipping; got {self.clip}")
+        if self.corpus != "20news" and self.vocabulary > MOST_WORDS:
+            raise ValueError(
+                f"vocabulary must be at most {MOST_WORDS} with corpus={self.corpus}; got {self.vocabulary}"
+            )
         if self.bits > MOST_BITS:
             raise ValueError(f"bits must be at most {MOST_BITS}; got {self.bits}")
         if self.d_hidden not in (0, 1, 2):
@@ -150,6 +159,20 @@ class Config:
                 f"estimator=exact enumerates all codes: bits must be at most {most} with d_hidden={self.d_hidden}; "
                 f"got {self.bits}"
             )
+
+
+def needed(config: Config) -> Config:
+    """The config that a record is kept under: without hidden units their number and kind are set back to the default.
+
+    Args:
+        config: of any cell.
+
+    Own: own-text-training
+    """
+    default = Config()
+    if config.encoder == "e2" or config.d_hidden:
+        return config
+    return replace(config, width=default.width, activation=default.activation)
 
 
 @dataclass(frozen=True)
@@ -206,7 +229,7 @@ def check(config: Config) -> None:
 
     Raises:
         efvae.data.cache.DataError: files that are missing or wrong, or a vocabulary larger than the data's.
-        ValueError: more held-out documents than there are.
+        ValueError: held-out documents that leave too few to train on.
 
     Own: own-text-training
     """
@@ -215,8 +238,17 @@ def check(config: Config) -> None:
 
 @functools.cache
 def _check(name: str, vocabulary: int, held_out: int) -> None:
-    text = corpus(Config(corpus=name, vocabulary=vocabulary))
-    hold_out(text.train, held_out)
+    _split(corpus(Config(corpus=name, vocabulary=vocabulary)), held_out)
+
+
+def _split(text: _Corpus, held_out: int) -> tuple[WordCounts, WordCounts | None]:
+    kept, aside = hold_out(text.train, held_out)
+    if kept.n_documents < RETRIEVED:  # told before they are trained on
+        raise ValueError(
+            f"held_out={held_out} leaves {kept.n_documents} of {text.train.n_documents} training documents: retrieval "
+            f"looks for the {RETRIEVED} nearest, so hold out at most {text.train.n_documents - RETRIEVED}"
+        )
+    return kept, aside
 
 
 def together(config: Config) -> Hashable:
@@ -284,7 +316,7 @@ def run_together(
     found: dict[Config, Record] = {}
     if results is not None and not refresh:
         for config in configs:
-            known = records.find(STEM, config, results, data_sha256(config))
+            known = records.find(STEM, needed(config), results, data_sha256(config))
             if known is not None:
                 found[config] = known
 
@@ -293,13 +325,9 @@ def run_together(
         if missing and folder is not None:
             records.check_folder(folder)
 
-    def keep(record: Record) -> None:  # at once: measuring many cells takes minutes, and a sweep may be killed
-        if results is not None:
-            records.write(record, results)
-
-    solved, error = _solve(missing, checkpoint, place, progress, keep)
+    solved, error = _solve(missing, checkpoint, place, progress, results)
     for trained in solved:
-        found[next(c for c in configs if records.config_dict(c) == trained.record.config)] = trained.record
+        found[next(c for c in configs if records.config_dict(needed(c)) == trained.record.config)] = trained.record
     if error is not None:
         raise error
     return [found[config] for config in configs]
@@ -311,8 +339,9 @@ def solve(
     progress: Callable[[str], None] | None = None,
     *,
     device: str = "cpu",
+    results: Path | None = None,
 ) -> list[Trained]:
-    """Train cells; nothing but checkpoints is stored.
+    """Train cells; of records, none is looked for.
 
     Metrics in nats for each document, on average; all but those called ``_base`` are relative to the saturated
     multinomial, whose own value is 0 (:func:`efvae.word_counts.to_base_measure`)::
@@ -341,13 +370,17 @@ def solve(
         checkpoint: folder for checkpoints.
         progress: receives one line after each epoch; to the terminal by default.
         device: see :func:`run`.
+        results: folder that each record is written to as soon as it is known; None: nowhere.
 
     Raises:
-        ValueError: cells that cannot be trained together, or more held-out documents than there are.
+        ValueError: cells that cannot be trained together, the same cell twice, or held-out documents that leave too
+            few to train on.
 
     Paper: sec-4-3, tab-2, app-c2
     """
-    trained, error = _solve(configs, checkpoint, devices.find(device), progress)
+    if results is not None:
+        records.check_folder(results / STEM)
+    trained, error = _solve(configs, checkpoint, devices.find(device), progress, results)
     if error is not None:
         raise error
     return trained
@@ -358,13 +391,16 @@ def _solve(
     checkpoint: Path | None,
     device: torch.device,
     progress: Callable[[str], None] | None,
-    keep: Callable[[Record], None] = lambda record: None,
+    results: Path | None,
 ) -> tuple[list[Trained], TrainingError | None]:
     """What could be trained, and the error of what could not."""
     if not configs:
         return [], None
     if len({together(config) for config in configs}) > 1:
         raise ValueError("cells trained together must agree in everything but bits, encoder, d_hidden, width and rate")
+    configs = [needed(config) for config in configs]
+    if len(set(configs)) < len(configs):
+        raise ValueError("cells trained together must differ: the same one is given twice")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # graphs are recorded on the current one
     first, text = configs[0], corpus(configs[0])
@@ -393,7 +429,8 @@ def _solve(
     trained = []
     for config, done in sound:
         trained.append(_trained(config, done, text, kept))
-        keep(trained[-1].record)
+        if results is not None:  # at once: measuring many cells takes minutes, and a sweep may be killed
+            records.write(trained[-1].record, results)
     return trained, error
 
 
@@ -407,7 +444,7 @@ def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trai
     device = done.best.writer.device
     here = kept.to(device), text.test.to(device)
     metrics |= evaluate(done.best.eval(), *here, seed=config.seed)
-    metrics |= retrieval_metrics(done.best, *here)
+    metrics |= retrieval_metrics(done.best, *here, RETRIEVED)
     silent = done.model.silent_units(here[0], torch.Generator(device).manual_seed(config.seed))
     metrics |= {f"silent_{network}_last": share for network, share in silent.items()}
     record = records.make(
@@ -436,7 +473,7 @@ def _documents(
 ) -> tuple[Corpora, WordCounts]:
     """The documents in batches, as the device likes them, and those that are trained on."""
     kind = Documents if device.type == "cpu" else DenseDocuments
-    kept, aside = hold_out(text.train, config.held_out)
+    kept, aside = _split(text, config.held_out)
     held_out = None if aside is None else kind(aside, None, device)
     return Corpora(kind(kept, precision, device), kind(text.test, None, device), held_out), kept
 

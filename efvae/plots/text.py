@@ -70,7 +70,7 @@ def learning_curves(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[floa
         if change and any(curve["epoch"][-1] > change for curve in curves.values()):
             ax.axvline(change, color="0.5", linewidth=0.8)
     for ax in axes[::2]:
-        ax.set_ylabel("NELBO [nats a document]")
+        ax.set_ylabel("NELBO, saturated [nats a document]")
     axes[0].plot([], [], color="0.4", label="test")
     axes[0].plot([], [], color="0.4", linestyle="dashed", label="training")
     handles, labels = axes[0].get_legend_handles_labels()
@@ -144,7 +144,7 @@ def table_2(
     for ax in axes[-1]:
         ax.set_xlabel("bits")
     for ax in axes[:, 0]:
-        ax.set_ylabel("NELBO [nats a document]")
+        ax.set_ylabel("NELBO, saturated [nats a document]")
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8.5, frameon=False
     )
