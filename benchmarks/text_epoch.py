@@ -241,11 +241,15 @@ def stacking(depth: int, rounds: int, dtype: torch.dtype, copies: int = 4) -> di
     corpora = Corpora(Documents(train), Documents(test))
     stacked = Fast(corpora, depth, 0, dtype, copies=copies)
     alone = [Fast(corpora, depth, seed, dtype) for seed in range(copies)]
-    median = medians(interleaved({"together": stacked.epoch, "alone": lambda: [one.epoch() for one in alone]}, rounds))
+    times = interleaved({"together": stacked.epoch, "alone": lambda: [one.epoch() for one in alone]}, rounds)
+    median, shares = medians(times), [a / b for a, b in zip(times["together"], times["alone"], strict=True)]
     return {
         "seconds_together": median["together"],
         "seconds_alone": median["alone"],
         "together_over_alone": median["together"] / median["alone"],
+        "rounds": float(rounds),
+        "share_low": min(shares),
+        "share_high": max(shares),
     }
 
 
@@ -275,7 +279,7 @@ def quality(depth: int, _: int, dtype: torch.dtype) -> dict[str, float]:
 PARTS: dict[str, Callable[[int, torch.dtype], dict[str, float]]] = {
     **{f"depth-{depth}": functools.partial(bench, depth) for depth in (0, 1, 2)},
     "depth-0-ten": functools.partial(bench, 0, pairs=10),
-    **{f"together-{depth}": functools.partial(stacking, depth) for depth in (0, 1)},
+    **{f"together-{depth}": functools.partial(stacking, depth) for depth in (0, 1, 2)},
     **{f"quality-{depth}": functools.partial(quality, depth) for depth in (0, 1, 2)},
 }
 
