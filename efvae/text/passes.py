@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +20,8 @@ __all__ = ["Corpora", "FixedPasses", "Passes", "SparsePasses", "evaluate", "pass
 
 #: Documents in one piece of an evaluation, where their codes are too many to be listed.
 PIECE = {"cpu": 4096, "cuda": 2048}
+#: Steps of a model on a CPU before the next one has its turn: its weights and their moments stay in the caches so long.
+STEPS = 16
 #: Models whose steps may overlap on a CUDA device; small ones leave most of it idle.
 STREAMS = 12
 
@@ -158,9 +161,11 @@ class SparsePasses:
         train = self.corpora.train
         assert isinstance(train, Documents)  # noqa: S101 - how passes() makes it
         totals = [torch.zeros((), dtype=torch.float64, device=each.model.writer.device) for each in learners]
-        for batch in train.shuffled(order).batches(self.batch_size):
+        batches = train.shuffled(order).batches(self.batch_size)
+        while some := list(itertools.islice(batches, STEPS)):
             for total, learner in zip(totals, learners, strict=True):
-                total.add_(descend(learner, batch, estimator))
+                for batch in some:
+                    total.add_(descend(learner, batch, estimator))
         return torch.stack(
             [
                 torch.cat([total[None] / train.n_documents, _after(each, self.corpora)])
