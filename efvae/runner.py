@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,13 @@ __all__ = ["Parameter", "RunError", "UsageError", "chosen_values", "declared_par
 
 #: Variables that name a file or a folder.
 _FOLDERS = ("EFVAE_RESULTS", "EFVAE_DATA", "EFVAE_CACHE", "EFVAE_IMAGES", "EFVAE_INCEPTION")
+
+#: Bytes that the folder of the output must have room for.
+_ROOM = 1 << 16
+
+#: The kernel, as it starts, asks for SIGKILL when its parent dies (PR_SET_PDEATHSIG). Its own watch over the parent is
+#: a thread, which sees nothing while a cell keeps Python's lock.
+_END_WITH_US = "--IPKernelApp.exec_lines=__import__('ctypes').CDLL(None).prctl(1, 9);"
 
 
 class RunError(RuntimeError):
@@ -77,7 +85,8 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
     Raises:
         UsageError: the output cannot be written, or is the notebook itself; a parameter ``..._dir`` names a folder that
             cannot be written, or ``device`` one that is not there; or the values are refused together, by a cell with
-            the tag ``check``. Nothing is computed or stored then.
+            the tag ``check``. Nothing is computed or stored then. Or there is no room, for temporary files or, at the
+            end, for the output: the message then names the temporary file that the executed notebook is in.
         RunError: a cell failed; the message names the error and the notebook that shows it.
 
     Own: own-run
@@ -97,7 +106,7 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
     for name in _FOLDERS:  # relative ones are of our folder; the kernel starts in the notebook's
         if (named := os.environ.get(name)) and not named.startswith("~"):
             os.environ[name] = str(Path(named).absolute())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="efvae-") as folder:
         scratch = Path(folder) / "run.ipynb"
         try:
             papermill.execute_notebook(
@@ -109,8 +118,12 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
                 progress_bar=False,
                 # else the kernel warns on every start that it uses TCP, and calls the interrupt that begins its
                 # shutdown an error when that finds it busy; what a cell raises is in the notebook
-                extra_arguments=["--log-level=CRITICAL"],
+                extra_arguments=["--log-level=CRITICAL", *([_END_WITH_US] if sys.platform == "linux" else [])],
             )
+        except OSError as error:  # papermill's own, which writes after each cell; what a cell raises comes as its error
+            where = f"{tempfile.gettempdir()}, where the notebook is kept while it runs"
+            reason = f"{error.strerror or error}; {places.mend(error, 'let TMPDIR name another folder')}"
+            raise UsageError(f"cannot write {where}: {reason}") from None
         except Exception as error:  # a failing cell, a kernel that died, a kernel that did not start
             if _refused(scratch):
                 raise UsageError(one_line(Exception(getattr(error, "evalue", error)))) from None
@@ -121,6 +134,12 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
 
 def _refuse_unusable(values: Mapping[str, Value]) -> None:
     """Folders and devices, which mean the same in every notebook, before an hour of computation, not in a cell."""
+    try:
+        tempfile.gettempdir()
+    except OSError as error:  # it names those that it tried
+        raise UsageError(
+            f"{error.strerror}: free some space, or let TMPDIR name a folder that can be written"
+        ) from None
     for name, value in values.items():
         if name.endswith("_dir") and value:
             try:
@@ -153,8 +172,12 @@ def _failure(error: Exception, scratch: Path, output: Path) -> str:
     if not scratch.is_file():
         return f"the notebook did not run: {told}"
     failed = output.with_name(f"{output.stem}.failed.ipynb")
-    _store(scratch, failed)
-    return f"a cell failed with {' '.join(told.split())[:300]}; see {failed}"
+    told = f"a cell failed with {' '.join(told.split())[:300]}"
+    try:
+        _store(scratch, failed)
+    except UsageError as unstored:
+        return f"{told}; {unstored}"
+    return f"{told}; see {failed}"
 
 
 def _default_output(path: Path, values: Mapping[str, Value]) -> Path:
@@ -170,15 +193,19 @@ def _probe(output: Path) -> None:
         if output.is_dir():
             raise UsageError(f"the output {shown(str(output))} is a folder; name a file")
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
+        with tempfile.TemporaryFile(dir=output.parent) as file:
+            file.write(bytes(_ROOM))
+            file.flush()
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise UsageError(f"cannot write {shown(str(output))}: {reason}; {places.mend(error)}") from None
 
 
 def _store(scratch: Path, target: Path) -> None:
+    """Put the executed notebook in place; if it cannot be written there, it stays with the temporary files."""
     try:
         write_atomically(target, scratch.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+        kept = scratch.replace(scratch.parent.with_suffix(".ipynb"))
+        reason = f"{error.strerror or error}; {places.mend(error)}"
+        raise UsageError(f"cannot write {target}: {reason}; the executed notebook is {kept}") from None

@@ -1,9 +1,11 @@
 """`efvae run`: what it injects, and that every bad input is refused in one line before anything runs."""
 
 import ast
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +19,8 @@ from hypothesis import strategies as st
 
 from efvae import __version__, cli, records, runner, values
 from efvae.experiments import rbm
+from tests.faults import alive
+from tests.sweeps import full_disk
 
 ROOT = Path(__file__).parents[1]
 
@@ -326,22 +330,41 @@ def test_what_the_kernel_logs_about_itself_is_not_told(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_terminated_run_leaves_nothing(tmp_path):
-    started, scratch = tmp_path / "started", _folder(tmp_path / "scratch")
-    path = tmp_path / "slow.py"
-    cell = f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
+@contextlib.contextmanager
+def running(folder: Path, cell: str):
+    """A run whose last cell is under way, and the process of its kernel; temporary files go to `scratch`."""
+    scratch = _folder(folder / "scratch")
+    started, path = folder / "started", folder / "slow.py"
+    cell = f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\n{cell}\n"
     path.write_text(f"{NOTEBOOK}\n# %%\n{cell}")
-    words = [sys.executable, "-m", "efvae", "run", str(path), "-o", str(tmp_path / "out.ipynb")]
+    words = [sys.executable, "-m", "efvae", "run", str(path), "-o", str(folder / "out.ipynb")]
     process = subprocess.Popen(words, env=os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)})
     try:
         assert _within(120, lambda: started.exists() and started.read_text())
-        process.terminate()
-        assert process.wait(timeout=60) == 143
-        assert _within(60, lambda: not Path(f"/proc/{started.read_text()}").exists()) or not Path("/proc").exists()
+        yield process, int(started.read_text())
     finally:
         process.kill()
-    assert [path.name for path in scratch.iterdir() if not path.name.startswith("torch")] == []
+        process.wait()
+
+
+def test_a_terminated_run_leaves_nothing(tmp_path):
+    with running(tmp_path, "time.sleep(600)") as (process, kernel):
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+        assert _within(60, lambda: not Path(f"/proc/{kernel}").exists()) or not Path("/proc").exists()
+    assert [path.name for path in (tmp_path / "scratch").iterdir() if not path.name.startswith("torch")] == []
     assert not (tmp_path / "out.ipynb").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a kernel ends only once its cell lets Python's lock go")
+def test_the_kernel_of_a_killed_run_ends_though_its_cell_keeps_pythons_lock(tmp_path):
+    with running(tmp_path, "sum(range(10**12))") as (process, kernel):
+        process.kill()
+        try:
+            assert _within(10, lambda: not alive(kernel))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(kernel, signal.SIGKILL)
 
 
 def _within(seconds: float, done: Callable[[], object]) -> bool:
@@ -362,6 +385,57 @@ def test_a_failing_cell_is_one_line_and_keeps_the_notebook(notebook, tmp_path, c
     assert str(tmp_path / "out.failed.ipynb") in told
     assert not out.exists()
     assert printed(tmp_path / "out.failed.ipynb")[4] == "fail"
+
+
+def test_a_disk_that_is_full_is_refused_before_the_run(notebook, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", None)  # would fail if it were reached
+    with full_disk():
+        told = refused(capsys, "run", notebook, "-o", tmp_path / "out.ipynb")
+    assert re.search(r"cannot write '.*: File too large; free some space$", told)
+    monkeypatch.setattr("tempfile.tempdir", None)  # not looked for yet
+    with full_disk(0):
+        told = refused(capsys, "run", notebook, "-o", tmp_path / "out.ipynb")
+    assert re.search(r"No usable temporary directory .*: free some space, or let TMPDIR name a folder", told)
+    assert list(tmp_path.iterdir()) == [notebook]
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """The folder of temporary files, on a disk of its own as far as the tests are concerned."""
+    folder = _folder(tmp_path / "scratch")
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_a_notebook_that_finds_no_room_while_it_runs_is_one_line(notebook, scratch, tmp_path, capsys):
+    size = 1 << 17  # there is room until a cell prints more
+    notebook.write_text(f"{NOTEBOOK}\n# %%\nprint('x' * {size})\n")
+    with full_disk(size):
+        told = refused(capsys, "run", notebook, "-o", tmp_path / "out.ipynb")
+    assert re.search(rf"cannot write {scratch}, where .*: File too large; free some space$", told)
+    assert (list(scratch.iterdir()), sorted(tmp_path.iterdir())) == ([], [scratch, notebook])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_executed_notebook_that_finds_no_room_is_kept(fails, notebook, scratch, tmp_path, capsys, monkeypatch):
+    executed = json.dumps({"cells": [], "long": "x" * 5000})
+    with contextlib.ExitStack() as until_the_end:
+
+        def execute(node, path, **how):
+            path.write_text(executed)
+            until_the_end.enter_context(full_disk())
+            if fails:
+                raise RuntimeError("told to fail")
+
+        monkeypatch.setattr("papermill.execute_notebook", execute)
+        code = efvae("run", notebook, "-o", tmp_path / "out.ipynb")
+    told = capsys.readouterr().err
+    (kept,) = scratch.iterdir()
+    assert (code, told.count("\n"), "a cell failed with told to fail; cannot" in told) == (1 if fails else 2, 1, fails)
+    name = "out.failed.ipynb" if fails else "out.ipynb"
+    assert f"cannot write {tmp_path / name}: File too large; free some space; the executed notebook is {kept}" in told
+    assert kept.read_text() == executed
+    assert sorted(tmp_path.iterdir()) == [scratch, notebook]
 
 
 def test_default_output_depends_on_the_values_only(tmp_path, monkeypatch):
