@@ -1356,7 +1356,7 @@ if lost:
 # - *by products*: a linear decoder without {ref}`compiled loops <own-tabulated-products>`.
 # - The precision is that of the products of matrices. A linear decoder has its loops, always in float32, in place of them, so that there it only concerns *by products*.
 # - *floor*: the least operations and the optimiser's memory traffic alone, at the rates of the same machine.
-# - *together*: four cells over one pass of the documents, in seconds and as a share of one after the other.
+# - *together*: four cells over one pass of the documents, in seconds and as a share of one after the other, in the median and in the lowest and highest round.
 # - *quality*: test NELBO after 30 epochs in both ways, 3 seeds, and the difference over its standard error.
 
 # %%
@@ -1372,8 +1372,9 @@ for record in records.load("benchmark_text_epoch"):
         if "ratio_products" in m:
             print(f"  by products {m['seconds_products']:.2f} s, {m['ratio_products']:.1f} times ours")
     elif "together_over_alone" in m:
-        print(f"  together {m['seconds_together']:.2f} s, {m['together_over_alone']:.2f} of one after the other")
-        assert m["together_over_alone"] < 1.03
+        share = f"{m['together_over_alone']:.2f} ({m['share_low']:.2f} to {m['share_high']:.2f})"
+        print(f"  together {m['seconds_together']:.2f} s, {share} of one after the other")
+        assert 0.94 < m["together_over_alone"] < 0.98
     else:
         print(f"  usual {m['nelbo_usual']:.1f}, ours {m['nelbo_fast']:.1f}, difference / standard error {m['z']:+.1f}")
         assert abs(m["z"]) < 2
