@@ -15,7 +15,7 @@ __all__ = ["expanded", "mend", "probe", "share", "write_atomically"]
 
 _MASK = os.umask(0)  # can only be read by setting it, which is for all threads: so once
 os.umask(_MASK)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def expanded(text: str | Path) -> Path:
@@ -66,7 +66,7 @@ def mend(error: BaseException, otherwise: str = "name a folder that can be writt
 
     Own: own-records
     """
-    full = getattr(error, "errno", None) in _NO_ROOM or any(os.strerror(code) in str(error) for code in _NO_ROOM)
+    full = getattr(error, "errno", None) in NO_ROOM or any(os.strerror(code) in str(error) for code in NO_ROOM)
     return "free some space" if full else otherwise
 
 

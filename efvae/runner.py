@@ -34,7 +34,7 @@ _FOLDERS = ("EFVAE_RESULTS", "EFVAE_DATA", "EFVAE_CACHE", "EFVAE_IMAGES", "EFVAE
 _ROOM = 1 << 16
 
 #: The kernel, as it starts, asks for SIGKILL when its parent dies (PR_SET_PDEATHSIG). Its own watch over the parent is
-#: a thread, which sees nothing while a cell keeps Python's lock.
+#: a thread, which sees nothing while a cell keeps Python's lock. Such lines of a user's own profile are not run then.
 _END_WITH_US = "--IPKernelApp.exec_lines=__import__('ctypes').CDLL(None).prctl(1, 9);"
 
 
@@ -120,11 +120,11 @@ def execute(path: Path, values: Mapping[str, Value], output: Path | None = None)
                 # shutdown an error when that finds it busy; what a cell raises is in the notebook
                 extra_arguments=["--log-level=CRITICAL", *([_END_WITH_US] if sys.platform == "linux" else [])],
             )
-        except OSError as error:  # papermill's own, which writes after each cell; what a cell raises comes as its error
-            where = f"{tempfile.gettempdir()}, where the notebook is kept while it runs"
-            reason = f"{error.strerror or error}; {places.mend(error, 'let TMPDIR name another folder')}"
-            raise UsageError(f"cannot write {where}: {reason}") from None
         except Exception as error:  # a failing cell, a kernel that died, a kernel that did not start
+            # papermill writes after each cell; what a cell raises comes as papermill's error
+            if isinstance(error, OSError) and error.errno in places.NO_ROOM:
+                where = f"{tempfile.gettempdir()}, where the notebook is kept while it runs"
+                raise UsageError(f"cannot write {where}: {error.strerror}; {places.mend(error)}") from None
             if _refused(scratch):
                 raise UsageError(one_line(Exception(getattr(error, "evalue", error)))) from None
             raise RunError(_failure(error, scratch, output)) from error

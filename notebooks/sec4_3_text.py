@@ -896,7 +896,7 @@ for (m, depth, encoder), found in stored.items():
         assert of["gap_train"] > 0
 print("                           test ~")
 print("bits layers encoder      −L          base     AIS − IW")
-ahead_of_ais = []
+ahead_of_ais, estimated = [], {}
 for (m, depth, encoder), found in stored.items():
     if text_table.values(found, "log_likelihood_test"):
         continue
@@ -909,6 +909,7 @@ for (m, depth, encoder), found in stored.items():
         twice.append((ais - iw, both))
     ahead_of_ais += [(-more, both) for more, both in twice]
     more, both = (statistics.fmean(column) for column in zip(*twice, strict=True))
+    estimated[m, depth, encoder] = gap - nelbo, error
     line = f"{nelbo - gap:7.1f} ± {error:3.1f} {nelbo - gap + floor:6.1f}   {more:+5.2f} ± {both:4.2f}"
     print(f"{m:4} {depth:6} {encoder:>7} {line}")
 first = sum(more > 0 for more, _ in ahead_of_ais)
@@ -917,6 +918,16 @@ most = max(more for more, _ in ahead_of_ais)
 print(f"importance weights give more in {first} of {len(ahead_of_ais)} runs, by {most:.2f} at most;")
 print(f"by two errors in {clearly[0]}, and annealing in {clearly[1]}")
 assert most < 0.4  # what the gap of annealing above may lack by that
+over_none = {
+    m: [estimated[m, d, e][0] - estimated[m, 0, e][0] for d, e in itertools.product((1, 2), text.ENCODERS)]
+    for m in (32, 64)
+}
+for m, differences in over_none.items():
+    print(f"{m} bits, layers less none (e1 e2 e3, one and two): " + " ".join(f"{v:+.1f}" for v in differences))
+assert 9 < over_none[32][0] < 11 > 6 > over_none[32][3] > 4
+assert over_none[64][0] > 0
+assert all(-13 < more < -3 for more in over_none[64][1:])
+assert all(0.9 < error < 6.1 for _, error in estimated.values())
 print("test, one and two hidden layers less none: log-likelihood, and what of it the ELBO has")
 shares = []
 for m, encoder in itertools.product((8, 16), text.ENCODERS):
@@ -1303,18 +1314,20 @@ for (m, depth, encoder), found in stored.items():
             assert likelihood_lost > 10
             assert family < 0.1 * amortization
             assert 1.55 < both / (likelihood_lost + family + amortization) < 1.7
-for m in (8, 16):  # test: behind one hidden layer, and the best linear decoder that is known
-    fits = [record for key, group in direct.items() if key[:2] == ("uniform", m) for record in group]
-    linear = -min(text_table.values(fits, "nll_test"))
-    by_encoder = {
-        encoder: statistics.fmean(text_table.values(stored[m, 1, encoder], "log_likelihood_test")) - linear
-        for encoder in text.ENCODERS
-    }
-    print(
-        f"{m} bits, test, one hidden layer less the direct fit: "
-        + ", ".join(f"{encoder} {more:+.1f}" for encoder, more in by_encoder.items())
-    )
-    assert min(by_encoder["e1"], by_encoder["e3"]) > 3 > 0 > by_encoder["e2"]
+print("log-likelihood on test, one and two hidden layers less the best direct fit of a linear decoder")
+over_linear: dict[str, list[float]] = {}
+for encoder in text.ENCODERS:
+    over_linear[encoder] = [
+        statistics.fmean(text_table.values(stored[m, depth, encoder], "log_likelihood_test"))
+        + min(
+            v for key, fits in direct.items() if key[:2] == ("uniform", m) for v in text_table.values(fits, "nll_test")
+        )
+        for m, depth in itertools.product((8, 16), (1, 2))
+    ]
+    print(f"  {encoder}: 8 bits {'{:+.1f} {:+.1f}, 16 bits {:+.1f} {:+.1f}'.format(*over_linear[encoder])}")
+assert [round(more, 1) for more in over_linear["e1"]] == [9.5, 8.1, 11.0, 10.0]
+assert [round(more, 1) for more in over_linear["e2"]] == [-7.7, -4.6, -6.0, -6.1]
+assert [round(more, 1) for more in over_linear["e3"]] == [6.9, -0.1, 3.2, -5.8]
 for split, (least, most) in {"train": (0.45, 0.55), "test": (0.6, 0.8)}.items():  # of e3 less e1: the part that is gap
     gap, elbo = (
         statistics.fmean(text_table.values(stored[8, 0, "e3"], name))

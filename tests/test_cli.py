@@ -416,6 +416,19 @@ def test_a_notebook_that_finds_no_room_while_it_runs_is_one_line(notebook, scrat
     assert (list(scratch.iterdir()), sorted(tmp_path.iterdir())) == ([], [scratch, notebook])
 
 
+def test_a_kernel_that_is_too_slow_is_no_full_disk(notebook, scratch, tmp_path, capsys, monkeypatch):
+    """Though nbclient's error is one of the system, by its class."""
+
+    def execute(node, path, **how):
+        path.write_text(json.dumps({"cells": []}))
+        raise TimeoutError("Timeout waiting for IOPub output")
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    assert efvae("run", notebook, "-o", tmp_path / "out.ipynb") == 1
+    assert "failed with Timeout waiting for IOPub output; see" in capsys.readouterr().err
+    assert (tmp_path / "out.failed.ipynb").is_file()
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_an_executed_notebook_that_finds_no_room_is_kept(fails, notebook, scratch, tmp_path, capsys, monkeypatch):
     executed = json.dumps({"cells": [], "long": "x" * 5000})

@@ -674,7 +674,7 @@ def test_a_sweep_goes_on_without_bad_files_if_asked(tmp_path, monkeypatch):
     assert not (tmp_path / "results").exists()
     at = words.index("on_bad=stop")
     words[at] = "on_bad=stop,skip"
-    told = "efvae: error: 'on_bad=stop,skip': no record here depends on on_bad: give it one value\n"
+    told = "efvae: error: several values of 'on_bad', on which no record here depends: give one\n"
     assert sweep(tmp_path, *words) == (2, "", told)
     words[at] = "on_bad=skip"
     code, _, errors = sweep(tmp_path, *words)
@@ -750,12 +750,13 @@ def test_a_record_that_is_measured_again_counts_the_training(learned, folder, tm
     assert again.provenance["device"] == where == learned.records["encoder"].provenance["device"]
 
 
-def test_a_record_names_the_device_that_trained_and_the_one_that_measured(folder, tmp_path, monkeypatch):
+def test_a_record_names_the_device_that_trained_its_model(folder, tmp_path, monkeypatch):
     cell, store = dataclasses.replace(SMOKE, stage="gan"), folder / "checkpoints"
-    trained_on = images.run(cell, results=tmp_path, checkpoint=store).provenance["device"]
+    here = images.run(cell, results=tmp_path, checkpoint=store).provenance
     monkeypatch.setattr(devices, "described", lambda *_: "another one")
-    again = images.run(cell, results=tmp_path, checkpoint=store, refresh=True)
-    assert again.provenance["device"] == f"{trained_on}, measured on another one"
+    again = images.run(cell, results=tmp_path, checkpoint=store, refresh=True).provenance
+    assert again["device"] == here["device"]
+    assert 0 < again["seconds"] < here["seconds"]  # of the training there, without the measuring here
 
 
 def test_a_picture_that_finds_no_room_is_one_line(tmp_path):
@@ -891,6 +892,11 @@ def test_no_file_of_a_finished_model_is_larger_than_sixteen_mebibytes(tmp_path):
     line = rf"^checkpoint {first} is part 1 of {parts}, but part 2, {second.name}, is not beside it: copy it there"
     with pytest.raises(FileNotFoundError, match=line):
         store.restore("joint_fixed", "f" * 64, empty)
+    first.rename(second)
+    with pytest.raises(FileNotFoundError, match=rf"{second} is a part of a model, but the first, {first.name}, is not"):
+        store.restore("joint_fixed", "f" * 64, empty)
+    store.path("joint_fixed", "f" * 64, "state").touch()  # killed while it was kept
+    assert store.restore("joint_fixed", "f" * 64, empty) is None
 
 
 def test_a_sweep_leaves_a_model_alone_of_which_a_file_is_not_there(tmp_path):

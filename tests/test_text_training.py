@@ -21,6 +21,8 @@ from efvae.data.synthetic import curved_law, synthetic_text
 from efvae.estimators import ARM, DisARM, Exact
 from efvae.experiments import text
 from efvae.families import Bernoulli, all_bits
+from efvae.parameters import UsageError
+from efvae.sweep import cells_of, experiment
 from efvae.text import training
 from efvae.text.batches import Documents
 from efvae.text.fused import code_costs, code_table, word_sums
@@ -441,10 +443,13 @@ def test_cells_trained_together_are_recorded_one_by_one(tmp_path, monkeypatch):
         return measure(config, *rest)
 
     monkeypatch.setattr(text, "_trained", killed_in_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        text.run_together(configs, results=tmp_path)
-    assert measured == ["e1", "e3"]
-    assert [record.config["encoder"] for record in records.load(text.STEM, tmp_path)] == ["e1"]
+    for train in (text.run_together, text.solve):
+        measured.clear()
+        folder = tmp_path / train.__name__
+        with pytest.raises(KeyboardInterrupt):
+            train(configs, results=folder)
+        assert measured == ["e1", "e3"]
+        assert [record.config["encoder"] for record in records.load(text.STEM, folder)] == ["e1"]
 
 
 def test_the_second_part_continues_the_first(tmp_path):
@@ -523,8 +528,18 @@ def test_without_hidden_units_their_kind_is_no_other_cell(tmp_path):
     other = dataclasses.replace(linear, width=9, activation="leaky_relu")
     assert text.run(other, results=tmp_path).provenance == record.provenance  # read, not computed
     assert text.needed(dataclasses.replace(other, encoder="e2")).width == 9
+    assert [records.same(each, record) for each in text.run_together([linear, other])] == [True, True]
     with pytest.raises(ValueError, match="the same one is given twice"):
         text.solve([linear, other])
+
+
+def test_values_may_matter_to_one_grid_of_a_sweep_only():
+    found = experiment(text.STEM)
+    grids = [{"encoder": ["e1"], "d_hidden": ["0"]}, {"encoder": ["e2"], "d_hidden": ["0", "2"]}]
+    words = ["activation=relu,leaky_relu", "seed=0:1", "epochs=9,9"]
+    assert len(cells_of(found, grids, words)) == 1 + 4
+    with pytest.raises(UsageError, match="several values of 'activation', on which no record here depends: give one"):
+        cells_of(found, grids[:1], words)
 
 
 def test_a_made_corpus_of_too_many_words_is_refused_before_it_is_made(monkeypatch, capsys):
@@ -533,11 +548,6 @@ def test_a_made_corpus_of_too_many_words_is_refused_before_it_is_made(monkeypatc
     assert cli.main(words) == 2
     line = "vocabulary must be at most 61188 with corpus=curved; got 300000000"
     assert line in capsys.readouterr().err
-
-
-def test_records_are_written_as_they_come(tmp_path):
-    (solved,) = text.solve([CONFIG], results=tmp_path)
-    assert [records.same(found, solved.record) for found in records.load(text.STEM, tmp_path)] == [True]
 
 
 def test_a_cell_that_fails_takes_no_other_with_it(tmp_path):

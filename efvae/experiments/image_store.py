@@ -160,8 +160,15 @@ class Store:
             CheckpointError: damaged, or of another configuration or architecture; one line names the file.
             FileNotFoundError: one of several files of a model is not there, as after a copy of some of them.
         """
-        path = self.path(name, fingerprint, "model")
-        if path is None or not path.exists():
+        path, state = self.path(name, fingerprint, "model"), self.path(name, fingerprint, "state")
+        if path is None or state is None:
+            return None
+        if not path.exists():
+            if _beside(path, 2).exists() and not state.exists():  # with a state the parts are of a keep that was killed
+                raise FileNotFoundError(
+                    f"{_beside(path, 2)} is a part of a model, but the first, {path.name}, is not beside it: copy it "
+                    "there, or delete the others to train the model anew"
+                )
             return None
         from safetensors import SafetensorError
 

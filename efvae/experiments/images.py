@@ -116,6 +116,7 @@ def solve(
         results: folder of records; those that are missing are written as soon as they are known.
         refresh: the record of the config's own stage is measured again and replaced.
         device: where to compute, see :func:`efvae.devices.find`; noted in the records and no part of their names. The
+            record of a model that was trained on another one names that, with the seconds of the training alone. The
             models that are returned are on the CPU.
         images: those of the config, if they are loaded already.
 
@@ -317,10 +318,10 @@ class _Run:
         metrics: dict[str, float | None] = {"fid": None, **measure()}
         named = {self.distance if name == "frechet" else name: values for name, values in curve.items()}
         seconds, trained_on = self.effort[stage]
-        here = self._device()
-        where = here if trained_on in ("", here) else f"{trained_on}, measured on {here}"
-        record = records.make(STEM, config, metrics, named, seconds=seconds + time.monotonic() - started,
-                              device=where, data_sha256=data, show=_SHOWN[stage])  # fmt: skip
+        if trained_on in ("", self._device()):
+            seconds += time.monotonic() - started
+        record = records.make(STEM, config, metrics, named, seconds=seconds, device=trained_on or self._device(),
+                              data_sha256=data, show=_SHOWN[stage])  # fmt: skip
         self.records[stage] = record
         if self.results is not None:
             if picture is not None:  # before the record: what has one is not computed again

@@ -313,24 +313,24 @@ def run_together(
     Paper: sec-4-3, tab-2
     """
     place = devices.find(device)
-    found: dict[Config, Record] = {}
+    cells, found = [needed(config) for config in configs], dict[Config, Record]()
     if results is not None and not refresh:
-        for config in configs:
-            known = records.find(STEM, needed(config), results, data_sha256(config))
+        for cell in cells:
+            known = records.find(STEM, cell, results, data_sha256(cell))
             if known is not None:
-                found[config] = known
+                found[cell] = known
 
-    missing = [config for config in configs if config not in found]
+    missing = [cell for cell in dict.fromkeys(cells) if cell not in found]
     for folder in (results and results / STEM, checkpoint):
         if missing and folder is not None:
             records.check_folder(folder)
 
     solved, error = _solve(missing, checkpoint, place, progress, results)
     for trained in solved:
-        found[next(c for c in configs if records.config_dict(needed(c)) == trained.record.config)] = trained.record
+        found[next(cell for cell in missing if records.config_dict(cell) == trained.record.config)] = trained.record
     if error is not None:
         raise error
-    return [found[config] for config in configs]
+    return [found[cell] for cell in cells]
 
 
 def solve(

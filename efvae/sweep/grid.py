@@ -228,6 +228,7 @@ def cells_of(found: Experiment, grids: Sequence[Mapping[str, Sequence[str]]], wo
             raise UsageError(f"key {shown(name)} is given twice: give it once, with its values separated by commas")
         typed[name] = [text]
     cells: dict[str, Cell] = {}
+    matters: dict[str, bool] = {}
     for grid in grids or [{}]:
         values = {name: _alternatives(name, texts, kinds) for name, texts in {**grid, **typed}.items()}
         count = math.prod(map(len, values.values()))
@@ -236,21 +237,23 @@ def cells_of(found: Experiment, grids: Sequence[Mapping[str, Sequence[str]]], wo
         made = {chosen: _cell(found, dict(zip(values, chosen, strict=True)))
                 for chosen in itertools.product(*values.values())}  # fmt: skip
         for place, name in enumerate(values):
-            _refuse_idle(name, place, made)
+            if len({chosen[place] for chosen in made}) > 1:
+                matters[name] = matters.get(name, False) or _matters(place, made)
         for cell in made.values():
             cells.setdefault(cell.digest, cell)
+    idle = next((name for name, does in matters.items() if not does), None)
+    if idle is not None:  # as what to do with bad files: nobody could say which of the values counts
+        raise UsageError(f"several values of {shown(idle)}, on which no record here depends: give one")
     return list(cells.values())
 
 
-def _refuse_idle(name: str, place: int, made: Mapping[tuple[Any, ...], Cell]) -> None:
-    """Which of them would count, nobody could say: files that cannot be read stop a cell, or are skipped."""
+def _matters(place: int, made: Mapping[tuple[Any, ...], Cell]) -> bool:
+    """Whether the values at a place of the combinations lead to different cells."""
     by_value: dict[Any, set[str]] = {}
     for chosen, cell in made.items():
         by_value.setdefault(chosen[place], set()).add(cell.digest)
     first, *others = by_value.values()
-    if others and all(digests == first for digests in others):
-        given = ",".join(map(_spelled, by_value))
-        raise UsageError(f"{shown(f'{name}={given}')}: no record here depends on {name}: give it one value")
+    return any(digests != first for digests in others)
 
 
 def _alternatives(name: str, texts: Sequence[str], kinds: Mapping[str, str]) -> list[Any]:

@@ -162,7 +162,8 @@ class SparsePasses:
         assert isinstance(train, Documents)  # noqa: S101 - how passes() makes it
         totals = [torch.zeros((), dtype=torch.float64, device=each.model.writer.device) for each in learners]
         batches = train.shuffled(order).batches(self.batch_size)
-        while some := list(itertools.islice(batches, STEPS)):
+        steps = STEPS if len(learners) > 1 else 1
+        while some := list(itertools.islice(batches, steps)):
             for total, learner in zip(totals, learners, strict=True):
                 for batch in some:
                     total.add_(descend(learner, batch, estimator))
