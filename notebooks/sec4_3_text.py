@@ -1314,7 +1314,7 @@ for (m, depth, encoder), found in stored.items():
             assert likelihood_lost > 10
             assert family < 0.1 * amortization
             assert 1.55 < both / (likelihood_lost + family + amortization) < 1.7
-print("log-likelihood on test, one and two hidden layers less the best direct fit of a linear decoder")
+print("log-likelihood on test, one and two layers less the best linear direct fit")
 over_linear: dict[str, list[float]] = {}
 for encoder in text.ENCODERS:
     over_linear[encoder] = [
