@@ -754,6 +754,8 @@ assert 21 < lower[16, 2, "e1"][0] < 22
 assert -8 < lower[16, 1, "e1"][0] < -4  # the control
 assert abs(lower[16, 1, "e1"][1]) < 1
 assert 29 < lower[64, 2, "e2"][0] < 30
+(early,) = (r.curve["nelbo_train"][-16:] for r in leaking if r.config["epochs"] == 300)
+assert max(abs(after - before) for before, after in itertools.pairwise(early)) > 30  # it still jumps by more
 largest = max(misses, key=lambda row: row.difference)
 assert largest.cell == (64, 2, "e2")
 (first_part,) = (r for r in leaking if (r.config["bits"], r.config["d_hidden"], r.config["encoder"]) == (16, 2, "e1"))
@@ -792,6 +794,11 @@ for record in leaking:
         told = [f"{value:5.1f}  {text_table.verdict(value, printed):10}" for value in (usual, record.metrics[name])]
         whole[split, cell] = usual, record.metrics[name]
         print(f"{cell[0]:4} {cell[2]:>4} {cell[1]:6}  {split:5}  {printed:5.0f}  {told[0]}    {told[1]}")
+rounded = {key: (round(usual, 1), round(own, 1)) for key, (usual, own) in whole.items()}
+assert [rounded["train", (64, 0, "e2")], rounded["test", (64, 0, "e2")]] == [(338.1, 327.2), (413.9, 411.1)]
+assert [rounded["train", (8, 2, "e2")], rounded["test", (8, 2, "e2")]] == [(399.7, 371.5), (426.9, 422.9)]
+assert [rounded["train", (32, 0, "e2")], rounded["test", (32, 0, "e2")]] == [(365.1, 359.6), (414.5, 411.6)]
+assert [rounded["train", (8, 0, "e2")], rounded["test", (8, 0, "e2")]] == [(431.3, 422.9), (430.3, 424.4)]
 deep = 8, 2, "e2"
 assert {cell for _, cell in whole} >= {(32, 0, "e2"), (64, 0, "e2"), deep}
 assert all(own < usual for usual, own in whole.values())

@@ -57,7 +57,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 #: More bits than any hashing asks for; a word table has as many columns, and distances are fits to 4096 codes.
 MOST_BITS = 2048
-#: More words than 20 Newsgroups has: a made corpus has a probability for each with every one of its codes.
+#: As many words as 20 Newsgroups has: a made corpus has a probability for each with every one of its codes.
 MOST_WORDS = 61188
 #: The nearest training documents that retrieval looks at.
 RETRIEVED = 100
