@@ -164,6 +164,12 @@ def test_from_a_mirror(data, server, capsys):
     assert everything() == INSTALLED
 
 
+def test_a_mirror_beside_a_folder_of_ones_own_is_refused(data, server, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("EFVAE_DATA", str(tmp_path))
+    assert "unset one of the two" in refused(capsys, "--from", server.url)
+    assert server.asked == []
+
+
 def test_a_transfer_that_breaks_off_is_continued_at_once(data, server):
     server.cut = 3000
     download.fetch(data)

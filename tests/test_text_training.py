@@ -91,6 +91,14 @@ def test_a_decoder_that_begins_at_the_frequencies_is_the_unigram_model_where_the
     assert torch.equal(model.writer, before)
 
 
+def test_what_a_long_measurement_is_about_is_told():
+    cells = [dataclasses.replace(CONFIG, epochs=1, epochs_many=0, bits=bits) for bits in (2, 3)]
+    lines: list[str] = []
+    text.solve(cells, progress=lines.append)
+    assert lines[-2:] == ["trained; measuring model 1 of 2", "trained; measuring model 2 of 2"]
+    assert lines[-3].startswith("epoch 1/1 ")
+
+
 def test_the_first_bias_is_what_a_run_starts_from_and_part_of_what_it_is():
     first = {}
     for kind in text.FIRST_BIASES:

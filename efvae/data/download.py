@@ -69,11 +69,14 @@ def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None]
         Its folder. With ``EFVAE_DATA`` set that is the user's, which is checked and never written to.
 
     Raises:
-        DataError: no such address, a transfer that breaks off, a wrong file, a folder that cannot be written.
+        DataError: no such address, or one beside ``EFVAE_DATA``; a transfer that breaks off, a wrong file, a folder
+            that cannot be written.
 
     Own: own-data
     """
     if os.environ.get("EFVAE_DATA"):
+        if address is not None:
+            raise DataError(f"EFVAE_DATA is set, so that nothing is downloaded from {address}: unset one of the two")
         tell("EFVAE_DATA is set: its files are checked, nothing is downloaded")
         return verify(data)
     target = cache_root() / data.name

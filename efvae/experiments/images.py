@@ -129,6 +129,7 @@ def solve(
 
     Paper: sec-4-2, tab-1
     """
+    check(config)  # before images are decoded, which takes minutes
     with devices.on(device):
         solution = _solved(config, images or load_images(config), checkpoint, results, refresh=refresh)
     for network in (solution.truth.decoder, *solution.vaes.values()):

@@ -304,7 +304,7 @@ def run_together(
     Args:
         configs: the cells.
         results, refresh, checkpoint, device: see :func:`run`.
-        progress: receives one line after each epoch; to the terminal by default.
+        progress: receives one line after each epoch, and one before a model is measured; to the terminal by default.
 
     Raises:
         ValueError: cells that cannot be trained together.
@@ -368,7 +368,7 @@ def solve(
     Args:
         configs: the cells.
         checkpoint: folder for checkpoints.
-        progress: receives one line after each epoch; to the terminal by default.
+        progress: receives one line after each epoch, and one before a model is measured; to the terminal by default.
         device: see :func:`run`.
         results: folder that each record is written to as soon as it is known; None: nowhere.
 
@@ -427,7 +427,9 @@ def _solve(
         error = caught
     sound = [pair for pair in zip(configs, runs, strict=True) if pair[1].epoch == first.epochs + first.epochs_many]
     trained = []
-    for config, done in sound:
+    tell = progress or functools.partial(print, file=sys.stderr, flush=True)
+    for number, (config, done) in enumerate(sound, 1):
+        tell(f"trained; measuring model {number} of {len(sound)}")
         trained.append(_trained(config, done, text, kept))
         if results is not None:  # at once: measuring many cells takes minutes, and a sweep may be killed
             records.write(trained[-1].record, results)
