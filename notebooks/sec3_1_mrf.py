@@ -92,7 +92,7 @@ if seed == 0:
 print("chains mix at moderate couplings:", bool(errors["couplings of size 0.5"][-1] < 1.5 * limit))
 print("chains mix between two modes:    ", bool(errors["two modes"][-1] < 1.5 * limit))
 
-# %% mystnb={"figure": {"name": "own-mixing", "caption": "Largest error of the mean of a bit, over 2000 chains of block Gibbs sampling on 26 bits, started from uniform codes. Grey: three standard errors of as many exact draws. With two modes the chains agree with each other and not with the distribution."}, "image": {"alt": "Error against Gibbs sweeps on logarithmic axes. For moderate couplings it falls to the grey noise level within a few sweeps; for the model with two modes it stays far above it."}}
+# %% mystnb={"figure": {"name": "own-mixing", "caption": "Largest error of the mean of a bit, over 2000 chains of block Gibbs sampling on 26 bits, started from uniform codes. Grey: three standard errors of as many exact draws. With two modes each chain keeps the mode that it fell into, and the share of chains in a mode is not its probability."}, "image": {"alt": "Error against Gibbs sweeps on logarithmic axes. For moderate couplings it falls to the grey noise level within a few sweeps; for the model with two modes it stays far above it."}}
 figure = plots.mixing(sweeps, errors, limit)
 plt.show()
 
