@@ -1,10 +1,12 @@
-"""Checkpoints as safetensors: no pickle, written whole or not at all."""
+"""Checkpoints as safetensors: no pickle, written whole or not at all, and checked by a sum when they are read."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,7 +14,15 @@ from torch import Tensor, nn
 
 from efvae import places
 
-__all__ = ["CheckpointError", "check_shapes", "load_checkpoint", "save_checkpoint", "write_tensors"]
+__all__ = [
+    "CheckpointError",
+    "check_shapes",
+    "damaged",
+    "load_checkpoint",
+    "read_tensors",
+    "save_checkpoint",
+    "write_tensors",
+]
 
 
 class CheckpointError(RuntimeError):
@@ -28,13 +38,23 @@ class CheckpointError(RuntimeError):
         self.path = path
 
 
+def damaged(path: Path, reason: object) -> CheckpointError:
+    """The error that a file is damaged, to be raised.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+    """
+    return CheckpointError(f"checkpoint {path} is damaged ({reason}): delete it to start anew", path)
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) -> None:
     """Write a file of tensors; a reader sees the old file or the new one, never a part. It is on the disk afterwards.
 
     Args:
         path: file to write; its folder is made.
         tensors: by name, on any device.
-        meta: what is written beside them.
+        meta: what is written beside them, and a checksum of all.
 
     Raises:
         OSError: it cannot be written, in one line; the file before it is untouched.
@@ -43,9 +63,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) 
     from safetensors.torch import save_file
 
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part, meta)
+        save_file(tensors, part, meta | {"sha256": _checksum(tensors, meta)})
         with part.open("rb") as file:
             os.fsync(file.fileno())
         places.share(part)
@@ -57,6 +78,44 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]) 
     finally:
         with contextlib.suppress(OSError):  # there is none, or its folder could not be made
             part.unlink()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What :func:`write_tensors` wrote: what stands beside the tensors, and they, on the CPU.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CheckpointError: it is no such file, or its content is not what was written.
+        FileNotFoundError: it is not there.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from error
+    written = meta.pop("sha256", None)
+    if written is None:
+        raise CheckpointError(
+            f"checkpoint {path} has no checksum, as those of an older version of efvae: delete it to start anew", path
+        )
+    if written != _checksum(tensors, meta):
+        raise damaged(path, "its checksum is another")
+    return meta, tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
+    """Of all that a file says; a disk, or a hand, that changes one bit of it changes this."""
+    told = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in sorted(tensors.items())]
+    digest = hashlib.sha256(json.dumps([told, sorted(meta.items())]).encode())
+    for _, tensor in sorted(tensors.items()):
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def check_shapes(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
@@ -122,15 +181,12 @@ def load_checkpoint(
         CheckpointError: the file is damaged, or was written by another configuration or model, or on another kind of
             device.
     """
-    from safetensors import SafetensorError, safe_open
-
+    said, tensors = read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {})["efvae"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        meta = json.loads(said["efvae"])
         step, curve, written = int(meta["step"]), dict(meta["curve"]), meta["fingerprint"]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise damaged(path, error) from error
     if written != fingerprint:
         raise CheckpointError(
             f"checkpoint {path} belongs to another configuration: delete it or name another file", path

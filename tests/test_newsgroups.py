@@ -96,6 +96,7 @@ def test_a_vocabulary_that_the_data_do_not_have(size):
         (b"1 1 2\n1 2\n", b"1\n", "lines of three numbers"),
         (b"", b"1\n", "lines of three numbers"),
         (b"1 1 2\n1 2 0\n", b"1\n", "from 1; got 0"),
+        (b"1 1 3000000000\n", b"1\n", r"below 2\^31; got 3000000000"),
         (b"1 2 1\n1 1 1\n", b"1\n", "line 2 is not"),
         (b"1 1 1\n1 1 1\n", b"1\n", "line 2 is not"),
         (b"1 1 1\n2 1 1\n", b"1\n", "2 documents but 1 labels"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import os
 import subprocess
 import sys
 
@@ -350,3 +351,20 @@ def test_an_environment_variable_turns_them_off():
         )
         assert done.stdout.strip() == wanted, done.stderr
     assert not compiled.available(torch.device("meta"))
+
+
+def test_compiled_code_that_finds_no_room_is_made_anew_by_each_process(tmp_path):
+    code = """if True:
+        import resource, signal, torch
+        from efvae.text import compiled
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        kernels = compiled.kernels()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        words = torch.tensor([1, 0], dtype=torch.int32).numpy()
+        print(kernels.by_tile(words, words.astype("float32"), words[1:].astype("int64"), 4)[0].tolist())
+        print(kernels.sort_places() is not None)"""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["[0, 2]", "True"], done.stderr
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 1000]
+    assert kept == []  # so there was no room

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae import exact
-from efvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from efvae.checkpoint import CheckpointError, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from efvae.estimators import Exact
 from efvae.families import all_bits
 from efvae.models import VAE
@@ -183,14 +184,37 @@ def test_damaged_checkpoints_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_that_was_changed_afterwards_is_named(tmp_path: Path) -> None:
+    """In any one number, in its history, or by a tensor less; shapes and the rest still fit."""
+    path = tmp_path / "c.safetensors"
+    whole = write(path)
+    (header,) = struct.unpack("<Q", whole[:8])
+    changed = [
+        whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(8 + header, len(whole), 97)
+    ]
+    changed.append(whole.replace(b'\\"step\\": 6', b'\\"step\\": 4'))
+    with safetensors.safe_open(path, "pt") as file:
+        about = file.metadata()
+    for gone in ("generator", "optimizer.0.exp_avg"):
+        tensors = safetensors.torch.load_file(path)
+        del tensors[gone]
+        changed.append(safetensors.torch.save(tensors, about))
+    for content in changed:
+        assert content != whole
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"c\.safetensors is damaged \(its checksum is another\): delete it"):
+            train(binary_vae(1), CONFIG, path)
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, {k: about[k] for k in about if k != "sha256"})
+    with pytest.raises(CheckpointError, match=r"c\.safetensors has no checksum, as those of an older version"):
+        train(binary_vae(1), CONFIG, path)
+
+
 def test_a_checkpoint_of_another_kind_of_device_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     write(path)
-    tensors = safetensors.torch.load_file(path)
-    with safetensors.safe_open(path, "pt") as file:
-        about = file.metadata()
+    about, tensors = read_tensors(path)
     tensors["generator"] = tensors["generator"][:16].clone()  # what a CUDA generator keeps
-    safetensors.torch.save_file(tensors, path, about)
+    write_tensors(path, tensors, about)
     with pytest.raises(CheckpointError, match=r"c\.safetensors was written on another kind of device") as caught:
         train(binary_vae(1), CONFIG, path)
     assert "\n" not in str(caught.value)

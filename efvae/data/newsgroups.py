@@ -100,7 +100,8 @@ def parse(data: bytes, label: bytes, name: str = "data") -> RawSplit:
         name: what to call them in a message.
 
     Raises:
-        DataError: not such lines, not sorted, a count below 1, documents without a label, a document without a word.
+        DataError: not such lines, not sorted, a number below 1 or from 2^31 on, documents without a label, a document
+            without a word.
 
     Own: own-newsgroups
     """
@@ -110,6 +111,8 @@ def parse(data: bytes, label: bytes, name: str = "data") -> RawSplit:
     table = triples.reshape(-1, 3)
     if table.min() < 1:
         raise DataError(f"{name}: expected indices and counts from 1; got {table.min()}")
+    if table.max() >= 2**31:
+        raise DataError(f"{name}: expected indices and counts below 2^31; got {table.max()}")
     document, word, count = (np.ascontiguousarray(column, dtype=np.int32) for column in (table - [1, 1, 0]).T)
     order = np.diff(document.astype(np.int64) << 32 | word)
     if (order <= 0).any():

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from efvae.checkpoint import CheckpointError, check_shapes, write_tensors
+from efvae.checkpoint import CheckpointError, check_shapes, damaged, read_tensors, write_tensors
 from efvae.data.images import scaled
 from efvae.devices import current as device
 from efvae.locks import try_lock
@@ -170,27 +170,18 @@ class Store:
                     "there, or delete the others to train the model anew"
                 )
             return None
-        from safetensors import SafetensorError
-
         try:
-            meta, tensors = _read(path)
+            meta, tensors = read_tensors(path)
             written, curve = meta["fingerprint"], Curve(json.loads(meta["curve"]))
             parts = int(meta.get("parts", 1))
             for number in range(2, parts + 1):
                 _refuse_incomplete(path, number, parts)
-                of_part, more = _read(_beside(path, number))
-                if of_part["fingerprint"] != written:
-                    raise ValueError(f"part {number} belongs to another model")
-                tensors |= more
-        except FileNotFoundError:  # no damage: what is there stays as it is
-            raise
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"checkpoint {path} is damaged ({error}): delete it to start anew", path) from error
+                tensors |= _part(path, number, written)
+        except (KeyError, ValueError, TypeError) as error:
+            raise damaged(path, error) from error
         infinite = not_finite(tensors)
         if infinite:
-            raise CheckpointError(
-                f"checkpoint {path} is damaged ({infinite} is not finite): delete it to start anew", path
-            )
+            raise damaged(path, f"{infinite} is not finite")
         check_shapes(model, tensors, path)
         if written != fingerprint:
             raise CheckpointError(
@@ -227,12 +218,14 @@ def _refuse_incomplete(path: Path, number: int, parts: int) -> None:
         )
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a file says, and its tensors."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+def _part(path: Path, number: int, fingerprint: str) -> dict[str, Tensor]:
+    try:
+        meta, tensors = read_tensors(_beside(path, number))
+    except CheckpointError as error:  # it is the first that has to go, to start anew
+        raise damaged(path, f"part {number} of it is") from error
+    if meta["fingerprint"] != fingerprint:
+        raise ValueError(f"part {number} belongs to another model")
+    return tensors
 
 
 def images_in_batches(pixels: Tensor, size: int = 256) -> Iterator[Tensor]:

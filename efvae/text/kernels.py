@@ -18,6 +18,7 @@ All of it is in one file, since Numba keeps compiled code until the file of a fu
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -59,9 +60,17 @@ PARTS = 32
 def _compiled(function: F) -> F:
     decorate: Any = functools.partial(numba.njit, nogil=True, error_model="numpy")
     try:
-        return cast("F", decorate(cache=True)(function))
+        compiled = decorate(cache=True)(function)
     except RuntimeError:  # no folder to keep compiled code in: each process compiles it
         return cast("F", decorate()(function))
+    keep = compiled._cache.save_overload
+
+    def keep_if_possible(*overload: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk: each process compiles it
+            keep(*overload)
+
+    compiled._cache.save_overload = keep_if_possible
+    return cast("F", compiled)
 
 
 def _job(function: Callable[..., None]) -> Callable[[], Any]:
@@ -71,7 +80,7 @@ def _job(function: Callable[..., None]) -> Callable[[], Any]:
         decorate: Any = functools.partial(numba.cfunc, "void(voidptr)", error_model="numpy")
         try:
             return decorate(cache=True)(function)
-        except RuntimeError:  # as above
+        except (RuntimeError, OSError):  # as above
             return decorate()(function)
 
     return functools.cache(functools.update_wrapper(job, function))
