@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -112,6 +112,41 @@ class Batch:
             part = self.part(start, stop, low, high)
             yield slice(start, stop), replace(part, document=document[low:high] - start)
 
+    def repeated(self, which: Tensor) -> Batch:
+        """Some of the documents, any of them several times; what meets their words is computed once for each.
+
+        Args:
+            which: their numbers, int64, on the CPU, as the documents are.
+
+        Own: own-fused-multinomial
+        """
+        sizes = torch.diff(self.offsets, append=self.offsets.new_full((1,), len(self.words))).index_select(0, which)
+        ends = sizes.cumsum(0)
+        begins = ends - sizes
+        document = torch.arange(len(which)).repeat_interleave(sizes, output_size=int(ends[-1]))
+        entries = torch.arange(len(document)) + (self.offsets.index_select(0, which) - begins).index_select(0, document)
+        return _Repeated(
+            self.words.index_select(0, entries),
+            self.counts.index_select(0, entries),
+            begins.int(),
+            self.smoothing,
+            self.length.index_select(0, which),
+            self.saturated.index_select(0, which),
+            document=document,
+            source=self,
+            which=which,
+        )
+
+    def by_document(self, values: Tensor) -> Tensor:
+        """Sums over the rows that are of the same document: the rows themselves, but for :meth:`repeated` ones.
+
+        Args:
+            values: one row for each of these documents.
+
+        Own: own-fused-multinomial
+        """
+        return values
+
     def part(self, start: int, stop: int, low: int, high: int) -> Batch:
         """Documents from start to stop, whose entries are those from low to high.
 
@@ -209,6 +244,31 @@ class Batch:
             self.counts.index_select(0, order),
             torch.cat([ends.new_zeros(1), ends[:-1]]),
         )
+
+
+@dataclass(frozen=True)
+class _Repeated(Batch):
+    """See :meth:`Batch.repeated`; its entries by tile are those of the documents that it is made of."""
+
+    source: Batch = field(kw_only=True)
+    which: Tensor = field(kw_only=True)
+
+    def entries(self, table: Tensor) -> Tensor:
+        return self.source.entries(table).index_select(0, self.which)
+
+    def by_document(self, values: Tensor) -> Tensor:
+        return values.new_zeros(len(self.source), *values.shape[1:]).index_add_(0, self.which, values)
+
+    def transposed(self, values: Tensor) -> Tensor:
+        return self.source.transposed(self.by_document(values))
+
+    @cached_property
+    def by_tile(self) -> tuple[Tensor, ...]:
+        return self.source.by_tile
+
+    def part(self, start: int, stop: int, low: int, high: int) -> Batch:
+        alone = Batch(**{name: getattr(self, name) for name in Batch.__dataclass_fields__})
+        return alone.part(start, stop, low, high)
 
 
 def _by_columns(words: Tensor, counts: Tensor, bounds: Tensor, n_words: int) -> tuple[Tensor, Tensor, Tensor]:

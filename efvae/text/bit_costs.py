@@ -118,7 +118,7 @@ class _BitCosts(Function):
         sums, batch, kernels = ctx.sums, ctx.batch, compiled.kernels()
         share = (grad * batch.length).flatten() / sums.total
         # of a document's codes only their weighted sum meets its words
-        codes, weights = (grad[..., None] * z).sum(0).contiguous(), grad.sum(0)
+        codes, weights = (batch.by_document(part.sum(0)).contiguous() for part in (grad[..., None] * z, grad))
         sizes, _, _ = _groups(weight.shape[1])
         blocks, n_tables = -(-len(share) // kernels.ROWS), int((2**sizes).sum())
         order = torch.empty(blocks, len(sizes) * kernels.ROWS, dtype=torch.int32, device="cpu")

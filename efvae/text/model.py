@@ -16,6 +16,7 @@ from efvae.networks import mlp
 from efvae.text import bit_costs, compiled, dense_bound, row_kernels
 from efvae.text.batches import Batch, Documents
 from efvae.text.dense import AnyBatch, DenseDocuments
+from efvae.text.distinct import distinct
 from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
 from efvae.text.listed import LISTED, expected_partition, word_partition
 from efvae.word_counts import WordCounts
@@ -200,19 +201,29 @@ class TextVAE(nn.Module):
         def costs(z: Tensor) -> Tensor:
             if layer is not None:
                 return layer.costs(self._hidden(z), batch)
-            if self._table_pays(z[..., 0].numel()):
-                place = self._place(z)
-                # take would add up its gradient in no fixed order
-                return self._affine_costs(batch, z, self._partition().gather(0, place.flatten()).view_as(place))
-            if self.codes is None or len(self.codes) * _listing(z.device) > z[..., 0].numel():
-                found = self._bit_costs(z, batch)
-                if found is not None:
-                    return found
-                return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
-            table = code_table(self._hidden(self.codes).float(), self.writer, self.writer_bias, batch, self._products)
-            return table.gather(0, self._place(z))
+            if not isinstance(batch, Batch) or self.codes is not None or z.requires_grad or z.device.type != "cpu":
+                return self._costs(z, batch)
+            found = distinct(z)
+            if found is None:
+                return self._costs(z, batch)
+            once = self._costs(found.codes[None], batch.repeated(found.document))[0]
+            # indexing would add up its gradient in no fixed order
+            return once.gather(0, found.place.flatten()).view_as(found.place)
 
         return costs
+
+    def _costs(self, z: Tensor, batch: AnyBatch) -> Tensor:
+        if self._table_pays(z[..., 0].numel()):
+            place = self._place(z)
+            # take would add up its gradient in no fixed order
+            return self._affine_costs(batch, z, self._partition().gather(0, place.flatten()).view_as(place))
+        if self.codes is None or len(self.codes) * _listing(z.device) > z[..., 0].numel():
+            found = self._bit_costs(z, batch)
+            if found is not None:
+                return found
+            return code_costs(self._hidden(z), self.writer, self.writer_bias, batch, self._products)
+        table = code_table(self._hidden(self.codes).float(), self.writer, self.writer_bias, batch, self._products)
+        return table.gather(0, self._place(z))
 
     def lists(self, documents: Documents | DenseDocuments) -> bool:
         """Whether codes of these documents, one each, are looked up in a table of all codes.
