@@ -1456,6 +1456,23 @@ for record in records.load("benchmark_text_listed"):
             print(f"  {way:11} {m[f'milliseconds_{way}']:5.0f} ms{times}")
 
 # %% [markdown]
+# One step of an encoder that is nearly sure, ARM on a CPU (`python -m benchmarks.text_distinct`): each of the codes drawn, or the different ones of a document once. *codes*: how many are different, of two with one pair and of twenty with ten.
+# The encoder is a random $e_2$, scaled up to the entropy given; trained ones of up to 32 bits have that much.
+
+# %%
+for record in records.load("benchmark_text_distinct"):
+    c, m = record.config, record.metrics
+    print(
+        f"{c['bits']} bits, {c['entropy']} nats, {c['d_hidden']} hidden layers, {c['pairs']:2} pairs, "
+        f"{c['precision']}: codes {m['codes']:.2f}"
+    )
+    times = f"all {m['milliseconds_all']:4.0f} ms, each once {m['milliseconds_once']:4.0f} ms"
+    print(f"  {times}: {m['ratio']:.1f} times as fast, {record.provenance['cpu']}")
+    if c["pairs"] == 10:
+        assert 2 < m["codes"] < 3
+        assert m["ratio"] > (6.5 if c["d_hidden"] else 2)
+
+# %% [markdown]
 # ## What is open
 #
 # Seeds: a standard deviation needs three. Cells are trained, or taken up again where they were killed, by one command; records that are there are not computed again.
