@@ -883,10 +883,15 @@ def test_no_file_of_a_finished_model_is_larger_than_sixteen_mebibytes(tmp_path):
     assert all(torch.equal(value, empty.state_dict()[name]) for name, value in model.state_dict().items())
     second = first.with_name(first.name.replace(".model.", ".model.2."))
     write_tensors(second, {"any": torch.zeros(1)}, {"fingerprint": "0" * 64})
-    with pytest.raises(CheckpointError, match=rf"^checkpoint {first} is damaged \(part 2 belongs to another model\)"):
+    with pytest.raises(
+        CheckpointError, match=rf"^checkpoint {first} is damaged \(part 2 is of another model\): delete"
+    ):
         store.restore("joint_fixed", "f" * 64, empty)
     second.write_bytes(bytes([*first.read_bytes()[:-1], 7]))
-    with pytest.raises(CheckpointError, match=rf"^checkpoint {first} is damaged \(part 2 of it is\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"^checkpoint {first} is damaged \(part 2 .* checksum is another\)\): delete its {len(files)} f",
+    ):
         store.restore("joint_fixed", "f" * 64, empty)
     second.unlink()
     parts = len(files)
@@ -918,6 +923,13 @@ def test_a_sweep_leaves_a_model_alone_of_which_a_file_is_not_there(tmp_path):
     write_tensors(first.with_name(second), {name: tensors[name]}, said)
     assert sweep(tmp_path, *words)[0] == 0
     assert first.read_bytes() == as_it_was
+    other = first.with_name(second)
+    other.write_bytes(bytes([*other.read_bytes()[:-1], 7]))  # now one is damaged: all files go, and it is trained anew
+    shutil.rmtree(tmp_path / "results")
+    code, out, _ = sweep(tmp_path, *words)
+    assert (code, f"it is now {first.name}.damaged, and its cell starts anew" in out) == (0, True)
+    kept = {path.name for path in first.parent.glob("gan-*")}
+    assert kept == {first.name, f"{first.name}.damaged", f"{second}.damaged"}
 
 
 def test_a_finished_model_that_finds_no_room_keeps_the_state_to_resume_from(tmp_path):

@@ -15,6 +15,7 @@ from efvae.text import compiled, model
 from efvae.text.batches import Batch, Documents
 from efvae.text.distinct import distinct
 from efvae.text.model import TextVAE
+from efvae.text.training import Corpora, Phase, Run, train_together
 from efvae.word_counts import WordCounts
 
 
@@ -143,3 +144,42 @@ def test_codes_with_a_gradient_are_left_alone(monkeypatch):
     (batch,) = Documents(x).batches(64)
     _, _, rows = bound(vae, batch, StraightThrough(2), monkeypatch, once=True)
     assert rows == [128]
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_codes_for_other_documents_are_refused(depth):
+    vae = sure("e1", 24, depth)
+    (batch,) = Documents(documents(64)).batches(64)
+    costs = vae.costs(batch)
+    for wrong in (torch.zeros(4, 63, 24), torch.zeros(4, 65, 24)):
+        with pytest.raises((ValueError, RuntimeError)):
+            costs(wrong)
+
+
+def test_training_is_the_same_to_the_bit_alone_together_and_resumed(tmp_path):
+    calls: list[bool] = []
+
+    def run(seed: int, name: str | None = None) -> Run:
+        torch.manual_seed(seed)
+        return Run(sure("e2", 24, 1), seed, checkpoint=None if name is None else tmp_path / name)
+
+    def listen(z):
+        found = distinct(z)
+        calls.append(found is not None)
+        return found
+
+    corpora = Corpora(Documents(documents(90)), Documents(documents(30)))
+    phases = (Phase(3, ARM(1)), Phase(3, ARM(5)))
+    alone, together, begun = run(0), [run(0), run(1)], run(0, "c.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "distinct", listen)
+        train_together([alone], corpora, phases, batch_size=32)
+        train_together(together, corpora, phases, batch_size=32)
+        train_together([begun], corpora, phases[:1], batch_size=32, checkpoint_every=1)
+        resumed = run(0, "c.safetensors")
+        train_together([resumed], corpora, phases, batch_size=32)
+    assert any(calls)
+    for other in (together[0], resumed):
+        assert other.curve == alone.curve
+        for one, same in zip(alone.model.parameters(), other.model.parameters(), strict=True):
+            assert torch.equal(one, same)

@@ -199,6 +199,10 @@ def test_a_checkpoint_that_was_changed_afterwards_is_named(tmp_path: Path) -> No
         tensors = safetensors.torch.load_file(path)
         del tensors[gone]
         changed.append(safetensors.torch.save(tensors, about))
+    tensors = safetensors.torch.load_file(path)
+    first, second = "optimizer.0.exp_avg", "optimizer.0.exp_avg_sq"
+    tensors[first], tensors[second] = tensors[second], tensors[first]
+    changed.append(safetensors.torch.save(tensors, about))
     for content in changed:
         assert content != whole
         path.write_bytes(content)

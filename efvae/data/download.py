@@ -76,7 +76,9 @@ def fetch(data: DataSet, address: str | None = None, tell: Callable[[str], None]
     """
     if os.environ.get("EFVAE_DATA"):
         if address is not None:
-            raise DataError(f"EFVAE_DATA is set, so that nothing is downloaded from {address}: unset one of the two")
+            raise DataError(
+                f"EFVAE_DATA is set, so that nothing is downloaded from {address}: unset it, or leave --from out"
+            )
         tell("EFVAE_DATA is set: its files are checked, nothing is downloaded")
         return verify(data)
     target = cache_root() / data.name

@@ -109,10 +109,10 @@ def parse(data: bytes, label: bytes, name: str = "data") -> RawSplit:
     if len(triples) % 3 or not len(triples):
         raise DataError(f"{name}: expected lines of three numbers, docIdx wordIdx count; got {len(triples)} numbers")
     table = triples.reshape(-1, 3)
-    if table.min() < 1:
-        raise DataError(f"{name}: expected indices and counts from 1; got {table.min()}")
-    if table.max() >= 2**31:
-        raise DataError(f"{name}: expected indices and counts below 2^31; got {table.max()}")
+    for what, numbers in (("indices and counts", table), ("labels", labels)):
+        for number in (numbers.min(initial=1), numbers.max(initial=1)):
+            if not 1 <= number < 2**31:
+                raise DataError(f"{name}: expected {what} from 1, below 2^31; got {number}")
     document, word, count = (np.ascontiguousarray(column, dtype=np.int32) for column in (table - [1, 1, 0]).T)
     order = np.diff(document.astype(np.int64) << 32 | word)
     if (order <= 0).any():

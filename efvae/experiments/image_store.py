@@ -176,7 +176,7 @@ class Store:
             parts = int(meta.get("parts", 1))
             for number in range(2, parts + 1):
                 _refuse_incomplete(path, number, parts)
-                tensors |= _part(path, number, written)
+                tensors |= _part(path, number, parts, written)
         except (KeyError, ValueError, TypeError) as error:
             raise damaged(path, error) from error
         infinite = not_finite(tensors)
@@ -218,14 +218,17 @@ def _refuse_incomplete(path: Path, number: int, parts: int) -> None:
         )
 
 
-def _part(path: Path, number: int, fingerprint: str) -> dict[str, Tensor]:
+def _part(path: Path, number: int, parts: int, fingerprint: str) -> dict[str, Tensor]:
+    reason = "is of another model"
     try:
         meta, tensors = read_tensors(_beside(path, number))
-    except CheckpointError as error:  # it is the first that has to go, to start anew
-        raise damaged(path, f"part {number} of it is") from error
-    if meta["fingerprint"] != fingerprint:
-        raise ValueError(f"part {number} belongs to another model")
-    return tensors
+        if meta["fingerprint"] == fingerprint:
+            return tensors
+    except CheckpointError as error:
+        reason = str(error).split(": delete", 1)[0]
+    raise CheckpointError(
+        f"checkpoint {path} is damaged (part {number} {reason}): delete its {parts} files to start anew", path
+    )
 
 
 def images_in_batches(pixels: Tensor, size: int = 256) -> Iterator[Tensor]:

@@ -543,7 +543,7 @@ def _reporter(
         now = time.monotonic()
         left = (now - begun) / (work(epoch) - work(first - 1)) * (work(epochs) - work(epoch))
         # several pairs may cost less: on a CPU codes drawn again are not computed again
-        most = "at most " if epoch < config.epochs < epochs and many > 1 and device.type == "cpu" else ""
+        most = "at most " if epoch <= config.epochs < epochs and many > 1 and device.type == "cpu" else ""
         state = runs[0].curve
         line = (
             f"epoch {epoch}/{epochs}  NELBO train {state['nelbo_train'][-1]:.1f} test {state['nelbo_test'][-1]:.1f}"
@@ -554,7 +554,7 @@ def _reporter(
         if progress is not None:
             progress(line)
         elif sys.stderr.isatty():
-            print(f"\r{line}", end="\n" if epoch == epochs else "", file=sys.stderr, flush=True)
+            print(f"\r{line}\x1b[K", end="\n" if epoch == epochs else "", file=sys.stderr, flush=True)
         elif now - printed > 60 or epoch == epochs:
             printed = now
             print(line, file=sys.stderr, flush=True)

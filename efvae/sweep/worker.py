@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import glob
 import hashlib
 import importlib
 import inspect
@@ -106,8 +107,15 @@ def _past_damage(compute: Callable[[], Any], tell: Tell) -> Any:
                 raise
             met.add(path)
             aside = path.with_name(f"{path.name}.damaged")
-            path.replace(aside)
+            for one in (path, *_parts(path)):  # without the first the others would have to be completed
+                one.replace(one.with_name(f"{one.name}.damaged"))
             tell(note=f"{one_line(error).split(': delete', 1)[0]}; it is now {aside.name}, and its cell starts anew")
+
+
+def _parts(path: Path) -> list[Path]:
+    """Of a checkpoint in several files the other ones, ``<stem>.<number>.safetensors``."""
+    others = path.parent.glob(f"{glob.escape(path.stem)}.*{path.suffix}")
+    return [other for other in others if other.name[len(path.stem) + 1 : -len(path.suffix)].isdigit()]
 
 
 def _config(module: ModuleType, values: dict[str, Any]) -> Any:

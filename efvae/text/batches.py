@@ -123,8 +123,9 @@ class Batch:
         sizes = torch.diff(self.offsets, append=self.offsets.new_full((1,), len(self.words))).index_select(0, which)
         ends = sizes.cumsum(0)
         begins = ends - sizes
-        document = torch.arange(len(which)).repeat_interleave(sizes, output_size=int(ends[-1]))
-        entries = torch.arange(len(document)) + (self.offsets.index_select(0, which) - begins).index_select(0, document)
+        document = torch.arange(len(which), device=which.device).repeat_interleave(sizes, output_size=int(ends[-1]))
+        moved = (self.offsets.index_select(0, which) - begins).index_select(0, document)
+        entries = moved + torch.arange(len(document), device=which.device)
         return _Repeated(
             self.words.index_select(0, entries),
             self.counts.index_select(0, entries),

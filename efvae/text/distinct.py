@@ -57,7 +57,7 @@ def distinct(z: Tensor) -> Distinct | None:
     whole = z.to(torch.int64)
     if not torch.equal(whole.to(z.dtype), z) or bool((whole >> 1).any()):
         return None
-    keys = (whole << torch.arange(bits)).sum(-1)  # the last of 64 bits is the sign's
+    keys = (whole << torch.arange(bits, device=z.device)).sum(-1)  # the last of 64 bits is the sign's
     keys, order = keys.sort(0)
     new = torch.ones_like(keys, dtype=torch.bool)
     torch.ne(keys[1:], keys[:-1], out=new[1:])

@@ -201,9 +201,10 @@ class TextVAE(nn.Module):
         def costs(z: Tensor) -> Tensor:
             if layer is not None:
                 return layer.costs(self._hidden(z), batch)
-            if not isinstance(batch, Batch) or self.codes is not None or z.requires_grad or z.device.type != "cpu":
+            whose = isinstance(batch, Batch) and z.shape[1:] == (len(batch), self.bits)
+            if not isinstance(batch, Batch) or not whose or self.codes is not None or z.requires_grad:
                 return self._costs(z, batch)
-            found = distinct(z)
+            found = distinct(z) if z.device.type == "cpu" else None
             if found is None:
                 return self._costs(z, batch)
             once = self._costs(found.codes[None], batch.repeated(found.document))[0]
