@@ -45,7 +45,7 @@ from efvae.experiments import text, text_rbm, text_words
 from efvae.families import all_bits
 from efvae.plots import text as plots
 from efvae.plots.text_codes import precision
-from efvae.text.model import TextVAE
+from efvae.text.model import LISTED_BITS, TextVAE
 from efvae.text.neighbours import neighbours_text
 from efvae.text.retrieval import bag_of_words_metrics, code_logits, retrieval_metrics
 from efvae.word_counts import base_measure_floor, cross_entropy, log_base_measure
@@ -714,6 +714,7 @@ for encoder, values in change.items():
 # - *seeds*: the seeds of the cell at the same epoch, lowest and highest.
 # - *train*: of every twelfth epoch, the mean of the last two; *test*: of these, the lowest so far.
 # - *print*: after all 1500 epochs.
+# - *hid*: hidden layers of the decoder.
 # - *silent*: share of hidden units, of the encoder and of the decoder, that are above zero for no training document after the last epoch ({py:meth}`efvae.text.model.TextVAE.silent_units`).
 
 
@@ -727,16 +728,17 @@ def so_far(record: records.Record, epochs: int) -> tuple[float, float]:
 
 OTHER = {name: value for name, value in SIZE.items() if name != "activation"}
 leaky, lower = {}, {}  # by cell and seed; lower than the lowest of the seeds with ReLUs: in training, on test
-print("bits  enc layers seed epochs  train  seeds        print   test  seeds        print  silent")
+print("bits enc hid seed epochs  train  seeds        print   test  seeds        print  silent")
 leaking = records.load(text.STEM, **OTHER, activation="leaky_relu", estimator="arm")
 for record in leaking:
     c = record.config
     cell = c["bits"], c["d_hidden"], c["encoder"]
     own, of_seeds = so_far(record, c["epochs"]), [so_far(other, c["epochs"]) for other in stored[cell]]
-    line = f"{cell[0]:4} {cell[2]:>4} {cell[1]:6} {c['seed']:4} {c['epochs']:6}"
-    for split, mine, others in zip(text_table.SPLITS, own, zip(*of_seeds, strict=True), strict=True):
+    line = f"{cell[0]:4} {cell[2]:>3} {cell[1]:3} {c['seed']:4} {c['epochs']:6}"
+    splits = list(zip(own, zip(*of_seeds, strict=True), strict=True))
+    for split, (mine, others) in zip(text_table.SPLITS, splits, strict=True):
         line += f"  {mine:5.1f}  {min(others):5.1f}-{max(others):5.1f}  {paper[split, cell]:4.0f}"
-        lower.setdefault((*cell, c["seed"]), []).append(min(others) - mine)
+    lower[*cell, c["seed"]] = [min(others) - mine for mine, others in splits]
     leaky[*cell, c["seed"]] = own, of_seeds
     silent = [record.metrics.get(f"silent_{network}_last") for network in ("encoder", "decoder")]
     print(line + "  " + " ".join("   -" if share is None else f"{share:.2f}" for share in silent))
@@ -754,11 +756,11 @@ assert 21 < lower[16, 2, "e1", 0][0] < 22
 assert -8 < lower[16, 1, "e1", 0][0] < -4  # the control
 assert abs(lower[16, 1, "e1", 0][1]) < 1
 assert 29 < lower[64, 2, "e2", 0][0] < 30
-(early,) = (r.curve["nelbo_train"][-16:] for r in leaking if r.config["epochs"] == 300)
+early = next(r.curve["nelbo_train"][-16:] for r in leaking if r.config["epochs"] == 300)
 assert max(abs(after - before) for before, after in itertools.pairwise(early)) > 30  # it still jumps by more
 largest = max(misses, key=lambda row: row.difference)
 assert largest.cell == (64, 2, "e2")
-(first_part,) = (r for r in leaking if (r.config["bits"], r.config["d_hidden"], r.config["encoder"]) == (16, 2, "e1"))
+first_part = next(r for r in leaking if (r.config["bits"], r.config["d_hidden"], r.config["encoder"]) == (16, 2, "e1"))
 fall = []
 for other in stored[16, 2, "e1"]:  # in the second part of the training
     curve = zip(other.curve["epoch"], other.curve["nelbo_train"], strict=True)
@@ -778,43 +780,43 @@ for cell in ((16, 2, "e1"), (64, 2, "e2")):
     assert abs(leaky[*cell, 0][0][1] - paper["test", cell]) < 1.5
 
 # %% [markdown]
-# To the end of the training, where that was run: numbers and verdicts as in Table 2, of one seed with leaky units and of all seeds with ReLUs.
+# To the end of the training, where that was run: numbers and verdicts as in Table 2, the mean over the seeds with ReLUs, and each seed with leaky units.
 
 # %%
-print("bits  enc layers  split  print   ReLU                 leaky")
-whole = {}
+print("bits enc hid  split  print   ReLU                leaky")
+whole = {}  # by split and cell: the mean with ReLUs, each seed with leaky units
 for record in leaking:
     c = record.config
     if (c["epochs"], c["epochs_many"]) != (protocol["epochs"], protocol["epochs_many"]):
         continue
     cell = c["bits"], c["d_hidden"], c["encoder"]
     for split in text_table.SPLITS:
-        printed, name = paper[split, cell], f"nelbo_{split}"
+        name = f"nelbo_{split}"
         usual = statistics.fmean(other.metrics[name] for other in stored[cell])
-        told = [f"{value:5.1f}  {text_table.verdict(value, printed):10}" for value in (usual, record.metrics[name])]
-        whole[split, cell] = usual, record.metrics[name]
-        print(f"{cell[0]:4} {cell[2]:>4} {cell[1]:6}  {split:5}  {printed:5.0f}  {told[0]}    {told[1]}")
-rounded = {key: (round(usual, 1), round(own, 1)) for key, (usual, own) in whole.items()}
+        whole.setdefault((split, cell), (usual, []))[1].append(record.metrics[name])
+for (split, cell), (usual, seeds) in whole.items():
+    told = [f"{value:5.1f}  {text_table.verdict(value, paper[split, cell]):10}" for value in (usual, *seeds)]
+    print(f"{cell[0]:4} {cell[2]:>3} {cell[1]:3}  {split:5}  {paper[split, cell]:5.0f}  {'   '.join(told)}")
+rounded = {key: (round(usual, 1), *(round(own, 1) for own in seeds)) for key, (usual, seeds) in whole.items()}
 assert [rounded["train", (64, 0, "e2")], rounded["test", (64, 0, "e2")]] == [(338.1, 327.2), (413.9, 411.1)]
 assert [rounded["train", (8, 2, "e2")], rounded["test", (8, 2, "e2")]] == [(399.7, 371.5), (426.9, 422.9)]
 assert [rounded["train", (32, 0, "e2")], rounded["test", (32, 0, "e2")]] == [(365.1, 359.6), (414.5, 411.6)]
-assert [rounded["train", (8, 0, "e2")], rounded["test", (8, 0, "e2")]] == [(431.3, 422.9), (430.3, 424.4)]
+assert rounded["train", (8, 0, "e2")] == (431.3, 422.9, 420.9)
+assert rounded["test", (8, 0, "e2")] == (430.3, 424.4, 424.0)
 deep = 8, 2, "e2"
 assert {cell for _, cell in whole} >= {(32, 0, "e2"), (64, 0, "e2"), deep}
-assert all(own < usual for usual, own in whole.values())
-off = {key for key, (_, own) in whole.items() if text_table.verdict(own, paper[key]) != "within 1 %"}
+assert all(max(seeds) < usual for usual, seeds in whole.values())
+off = {key for key, (_, seeds) in whole.items() for own in seeds if abs(own / paper[key] - 1) > 0.01}
 assert off == {(split, (8, 0, "e2")) for split in text_table.SPLITS}  # from below
-below = [paper[split, (8, 0, "e2")] - whole[split, (8, 0, "e2")][1] for split in text_table.SPLITS]
-lowest = [
-    min(r.metrics[f"nelbo_{split}"] for r in stored[8, 0, "e2"]) - whole[split, (8, 0, "e2")][1]
-    for split in text_table.SPLITS
-]
-print(f"8 bits, linear, e2: below print by {below[0]:.1f} and {below[1]:.1f},", end=" ")
-print(f"below the lowest seed by {lowest[0]:.1f} and {lowest[1]:.1f}")
-assert 5.5 < lowest[0] < 6.5
-assert 4 < lowest[1] < 4.7
-assert 6 < below[0] < 6.2
-assert 4.5 < below[1] < 4.7
+for at, split in enumerate(text_table.SPLITS):
+    seeds, printed = whole[split, (8, 0, "e2")][1], paper[split, (8, 0, "e2")]
+    least = min(r.metrics[f"nelbo_{split}"] for r in stored[8, 0, "e2"])
+    below, lowest = [printed - own for own in seeds], [least - own for own in seeds]
+    print(f"8 bits, linear, e2, {split}: below print by", " and ".join(f"{nats:.1f}" for nats in below), end=", ")
+    print("the lowest seed by", " and ".join(f"{nats:.1f}" for nats in lowest))
+    (low, high), (least, most) = [((6, 8.2), (5.5, 8.1)), ((4.5, 5.1), (4, 4.8))][at]
+    assert low < min(below) < max(below) < high
+    assert least < min(lowest) < max(lowest) < most
 met = {row.cell for row in misses} & {cell for _, cell in whole}
 assert met == {(64, 0, "e2"), deep}
 for record in stored[deep]:  # ReLUs stand still there
@@ -826,16 +828,19 @@ for record in stored[deep]:  # ReLUs stand still there
 ahead = {}
 for m in (8, 32, 64):  # with a linear decoder e1 has no hidden units
     linear = [r.metrics["nelbo_test"] for r in stored[m, 0, "e1"]]
-    ahead[m] = whole["test", (m, 0, "e2")][1] - max(linear), paper["test", (m, 0, "e2")] - paper["test", (m, 0, "e1")]
+    ahead[m] = (
+        min(whole["test", (m, 0, "e2")][1]) - max(linear),
+        paper["test", (m, 0, "e2")] - paper["test", (m, 0, "e1")],
+    )
     print(f"{m} bits, linear, test: leaky e2 above each e1 by {ahead[m][0]:.1f}; printed e2 − e1 {ahead[m][1]:.0f}")
 for m in (8, 32):  # the mean lead is further from the print than with ReLUs
     first = statistics.fmean(r.metrics["nelbo_test"] for r in stored[m, 0, "e1"])
-    by_unit = [abs(value - first - ahead[m][1]) for value in whole["test", (m, 0, "e2")]]
-    assert by_unit[0] < by_unit[1]
+    usual, seeds = whole["test", (m, 0, "e2")]
+    assert all(abs(usual - first - ahead[m][1]) < abs(own - first - ahead[m][1]) for own in seeds)
 above = max(seed[0] for seed in leaky[16, 1, "e1", 0][1])
 print(f"16 bits, 1 hidden layer, e1: above the highest seed by {leaky[16, 1, 'e1', 0][0][0] - above:.1f}")
 assert 4 < leaky[16, 1, "e1", 0][0][0] - above < 4.7
-assert 2 < ahead[8][0] < 2.5 < 13 < ahead[32][0] < 15 < 18 < ahead[64][0] < 20
+assert 1.8 < ahead[8][0] < 2 < 13 < ahead[32][0] < 15 < 18 < ahead[64][0] < 20
 
 # %% [markdown]
 # ## What the table does not show
@@ -1456,21 +1461,31 @@ for record in records.load("benchmark_text_listed"):
             print(f"  {way:11} {m[f'milliseconds_{way}']:5.0f} ms{times}")
 
 # %% [markdown]
-# One step of an encoder that is nearly sure, ARM on a CPU (`python -m benchmarks.text_distinct`): each of the codes drawn, or the different ones of a document once. *codes*: how many are different, of two with one pair and of twenty with ten.
-# The encoder is a random $e_2$, scaled up to the entropy given; trained ones of up to 32 bits have that much.
+# One step of an encoder that is nearly sure, ARM on a CPU (`python -m benchmarks.text_distinct`): each of the codes drawn, or the different ones of a document once. The encoder is a random $e_2$, scaled up to an entropy. Below, the entropy of trained ones, $m \log 2$ less the KL term on test documents, in the epochs with ten pairs.
 
 # %%
-for record in records.load("benchmark_text_distinct"):
+print("bits entropy layers pairs  different codes   all      once  times as fast")
+for record in sorted(records.load("benchmark_text_distinct"), key=lambda r: (r.config["entropy"], r.config["pairs"])):
     c, m = record.config, record.metrics
     print(
-        f"{c['bits']} bits, {c['entropy']} nats, {c['d_hidden']} hidden layers, {c['pairs']:2} pairs, "
-        f"{c['precision']}: codes {m['codes']:.2f}"
+        f"{c['bits']:4} {c['entropy']:7} {c['d_hidden']:6} {c['pairs']:5}  {m['codes']:15.1f}  "
+        f"{m['milliseconds_all']:4.0f} ms  {m['milliseconds_once']:4.0f} ms  {m['ratio']:5.1f}"
     )
-    times = f"all {m['milliseconds_all']:4.0f} ms, each once {m['milliseconds_once']:4.0f} ms"
-    print(f"  {times}: {m['ratio']:.1f} times as fast, {record.provenance['cpu']}")
-    if c["pairs"] == 10:
-        assert 2 < m["codes"] < 3
-        assert m["ratio"] > (6.5 if c["d_hidden"] else 2)
+    if c["pairs"] == 10 and c["d_hidden"]:
+        low, high = {0.5: (6.5, 7.5), 1.3: (4, 4.5), 4.0: (1.3, 1.5)}[c["entropy"]]
+        assert low < m["ratio"] < high
+entropies = {}
+for (m, _, encoder), found in stored.items():
+    for record in found:
+        if m > LISTED_BITS:
+            curve = zip(record.curve["epoch"], record.curve["kl_test"], strict=True)
+            entropies.setdefault((encoder, m), []).extend(
+                m * math.log(2) - kl for epoch, kl in curve if epoch > protocol["epochs"]
+            )
+for (encoder, m), values in sorted(entropies.items()):
+    print(f"{encoder}, {m} bits: {min(values):.1f} to {max(values):.1f} nats")
+assert max(entropies["e2", 16]) < 0.5 < min(entropies["e2", 32]) < max(entropies["e2", 32]) < 1.9
+assert min(entropies["e1", 32]) > 4
 
 # %% [markdown]
 # ## What is open

@@ -1,8 +1,8 @@
 """Codes drawn several times for a document, of which a decoder has to see each once.
 
-An encoder that is nearly sure draws the same code again and again: of ten antithetic pairs of a trained ``e2`` with 32
-bits two or three codes are different. A decoder with hidden layers spends its time on codes, so this is the factor by
-which a step becomes shorter; costs and gradients are those of all codes.
+An encoder that is nearly sure draws the same code again and again: with half a nat of entropy, of the twenty codes of
+ten pairs two or three are different. A decoder with hidden layers spends its time on codes, so this is about the factor
+by which a step becomes shorter; costs and gradients are those of all codes, within rounding.
 """
 
 from __future__ import annotations
