@@ -756,6 +756,7 @@ assert 21 < lower[16, 2, "e1", 0][0] < 22
 assert -8 < lower[16, 1, "e1", 0][0] < -4  # the control
 assert abs(lower[16, 1, "e1", 0][1]) < 1
 assert 29 < lower[64, 2, "e2", 0][0] < 30
+assert all(abs(nats) < 1 for seed in (0, 1) for nats in lower[8, 0, "e2", seed])  # level before the ten pairs
 early = next(r.curve["nelbo_train"][-16:] for r in leaking if r.config["epochs"] == 300)
 assert max(abs(after - before) for before, after in itertools.pairwise(early)) > 30  # it still jumps by more
 largest = max(misses, key=lambda row: row.difference)
