@@ -220,6 +220,7 @@ assert live_rbm["prior_total_correlation"] > 0
 print("live: the RBM's gap is zero, the VAE's is not")
 never = [int((load_digits(split).train.sum(0) == 0).sum()) for split in range(5)]
 print("pixels never set in training, split 0 to 4:", ", ".join(map(str, never)))
+assert set(never) == {10, 11}
 
 # %% [markdown]
 # ## Binary digits, recorded runs
@@ -306,6 +307,8 @@ for name in ("VAE affine/affine", "VAE affine/mlp", "VAE affine/mlp, uniform"):
     assert between(0.2, ahead((8, "RBM"), (8, name), "log_likelihood_test"), 0.4)
 for bits, name in ((4, "VAE mlp/mlp"), (8, "VAE mlp/affine"), (8, "VAE mlp/mlp")):
     assert between(1.4, ahead((bits, name), (bits, "RBM"), "log_likelihood_test"), 1.8)
+for name in ("VAE mlp/affine", "VAE mlp/mlp"):
+    assert between(0.8, [r.metrics["gap_test"] for r in kinds[8, name]], 1.2)
 assert min(ahead((64, "RBM by PCD"), (8, "VAE mlp/mlp"), "log_likelihood_test")) > 0.7
 assert min(ahead((64, "RBM by PCD"), (8, "VAE mlp/mlp"), "elbo_test")) > 1.5
 assert between(0.15, ahead((8, "RBM"), (8, "RBM by PCD"), "log_likelihood_test"), 0.35)
@@ -409,6 +412,7 @@ for m in (4, 8):
     print(f"  prior lose {loss.mean():.2f} ± {loss.std():.2f} nats of test ELBO")
     assert (correlation > 0).all()
     assert (loss > 0).all()
+assert 0.65 < correlation.mean() < 0.75  # of the last, with 8 bits
 
 # %% [markdown]
 # (sec-3-1-few-lab)=

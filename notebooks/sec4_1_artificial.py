@@ -341,4 +341,6 @@ for elbo in sorted({round(end["elbo"], 3) for end in ends}):
     same = [end for end in ends if round(end["elbo"], 3) == elbo]
     print(f"{len(same)} of {len(ends)} starts")
     print(f"  ELBO {elbo:.3f}, log-likelihood {same[0]['log_likelihood']:.3f}")
+if distance == 1:
+    assert max(end["elbo"] for end in ends) > oracle.record.metrics["elbo_joint"] + 0.005
 assert max(end["log_likelihood"] for end in ends) < oracle.record.metrics["negative_entropy"] + 1e-9
