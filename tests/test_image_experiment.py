@@ -1075,9 +1075,9 @@ def test_needed_keeps_what_a_stage_uses():
     assert needed(dataclasses.replace(SMOKE, seed=5)).seed == 5
 
 
-def command_of_the_page() -> list[str]:
-    """Its words after ``efvae``."""
-    page = (ROOT / "book/sec4_2_images.md").read_text().split("(sec-4-2-command)=", 1)[1]
+def command_of_the_page(label: str = "sec-4-2-command") -> list[str]:
+    """The words after ``efvae sweep`` of the first one after a label."""
+    page = (ROOT / "book/sec4_2_images.md").read_text().split(f"({label})=", 1)[1]
     return page.split("efvae sweep ", 1)[1].split("```", 1)[0].replace("\\", " ").split()
 
 
@@ -1103,6 +1103,17 @@ def test_the_command_of_the_page_is_one_that_can_be_planned(monkeypatch, capsys,
     told = capsys.readouterr().out
     assert "2 cells, 0 recorded" in told
     assert all(f"stage={stage}" in told for stage in ("joint_fixed", "joint_learned"))
+
+
+def test_the_command_of_the_runs_with_the_papers_networks_is_that_of_their_records(monkeypatch, capsys):
+    words = command_of_the_page("own-wide")
+    words[words.index("cuda")] = "cpu"
+    words[words.index("--results") + 1] = str(ROOT / "results")
+    (wide, *others) = records.load(images.STEM, width=64, stage="joint_fixed")
+    assert others == []
+    monkeypatch.setattr(images, "_sha256_of", lambda *_: wide.provenance["data_sha256"])
+    assert cli.main(["sweep", *words, "--dry-run"]) == 0
+    assert "2 cells, 2 recorded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--results", "--checkpoint"])
