@@ -235,7 +235,17 @@ def test_a_value_in_a_message_is_short_whatever_it_is():
     assert shown("x" * 100) == f"'{'x' * 49}... (102 characters)"
 
 
-EXPERIMENTS = ("artificial", "rbm", "encoder_families", "text", "text_words", "text_lengths", "text_rbm", "images")
+EXPERIMENTS = (
+    "artificial",
+    "rbm",
+    "encoder_families",
+    "text",
+    "text_words",
+    "text_lengths",
+    "text_rbm",
+    "text_units",
+    "images",
+)
 
 
 @pytest.mark.parametrize("name", [*EXPERIMENTS, "spiral", "curve"])

@@ -164,18 +164,20 @@ def test_units_that_are_above_zero_for_no_document_are_silent(documents, activat
                 layer.bias.fill_(1.0)
         model.reader.abs_()
         model.reader_bias.fill_(1.0)
-        assert model.silent_units(x) == {"encoder": 0.0, "decoder": 0.0}
+        layers = ("encoder_1", "encoder_2", "decoder_1", "decoder_2")
+        assert model.silent_units(x) == dict.fromkeys(layers, 0.0)
         model.reader_bias[:3] = -100.0
         first = model.hidden_net[0][0]
         first.bias[:5] = -10.0
         first.bias[5], first.weight[5] = -1.0, 2.0  # above zero for all codes but 000
     model.train()
-    assert model.silent_units(x, torch.Generator().manual_seed(0)) == {"encoder": 3 / 16, "decoder": 5 / 16}
+    shares = model.silent_units(x, torch.Generator().manual_seed(0))
+    assert shares == dict(zip(layers, (3 / 8, 0.0, 5 / 8, 0.0), strict=True))
     assert model.training
     assert not any(part._forward_hooks for part in model.modules())
-    assert model.silent_units(x.select(torch.arange(2)))["encoder"] == 3 / 16
+    assert model.silent_units(x.select(torch.arange(2)))["encoder_1"] == 3 / 8
     assert TextVAE(K, 3, "e1", 0).silent_units(x) == {}
-    assert set(TextVAE(K, 3, "e1", 1, width=8).silent_units(x)) == {"decoder"}
+    assert set(TextVAE(K, 3, "e1", 1, width=8).silent_units(x)) == {"decoder_1"}
 
 
 def test_log_partitions_survive_logits_beyond_the_range_of_exp(documents):

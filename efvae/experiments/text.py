@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -38,6 +39,7 @@ __all__ = [
     "STEM",
     "Config",
     "Trained",
+    "begin",
     "check",
     "corpus",
     "data_sha256",
@@ -404,10 +406,7 @@ def _solve(
     if device.type == "cuda":
         torch.cuda.set_device(device)  # graphs are recorded on the current one
     first, text = configs[0], corpus(configs[0])
-    # only listed codes behind hidden layers need x as a whole
-    whole = any(config.d_hidden and config.bits <= LISTED_BITS for config in configs)
-    corpora, kept = _documents(text, first, devices.arithmetic(first.precision, device) if whole else None, device)
-    runs = [_run(config, kept, checkpoint, device) for config in configs]
+    corpora, kept, runs = begin(configs, text, checkpoint, device)
     phases = (
         Phase(first.epochs, ESTIMATORS[first.estimator](1)),
         Phase(first.epochs_many, ESTIMATORS[first.estimator](first.samples_many)),
@@ -436,6 +435,33 @@ def _solve(
     return trained, error
 
 
+def begin(
+    configs: Sequence[Config], text: _Corpus, checkpoint: Path | None, device: torch.device
+) -> tuple[Corpora, WordCounts, list[Run]]:
+    """What :func:`efvae.text.training.train_together` asks for: documents in batches, and models to be trained.
+
+    Args:
+        configs: cells that :func:`together` allows.
+        text: their :func:`corpus`.
+        checkpoint: folder to resume from and to write to, None for none.
+        device: where to.
+
+    Returns:
+        Batches, the documents that are trained on, and the models, each with its optimiser.
+
+    Raises:
+        efvae.checkpoint.CheckpointError: a checkpoint is damaged or of another configuration.
+        ValueError: held-out documents that leave too few to train on.
+
+    Own: own-text-training
+    """
+    # only listed codes behind hidden layers need x as a whole
+    whole = any(config.d_hidden and config.bits <= LISTED_BITS for config in configs)
+    precision = devices.arithmetic(configs[0].precision, device) if whole else None
+    corpora, kept = _documents(text, configs[0], precision, device)
+    return corpora, kept, [_run(config, kept, checkpoint, device) for config in configs]
+
+
 def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trained:
     floors = {"train": float(base_measure_floor(kept).mean()), "test": float(base_measure_floor(text.test).mean())}
     metrics = lowest(done.curve, "nelbo", floors)
@@ -448,7 +474,10 @@ def _trained(config: Config, done: Run, text: _Corpus, kept: WordCounts) -> Trai
     metrics |= evaluate(done.best.eval(), *here, seed=config.seed)
     metrics |= retrieval_metrics(done.best, *here, RETRIEVED)
     silent = done.model.silent_units(here[0], torch.Generator(device).manual_seed(config.seed))
-    metrics |= {f"silent_{network}_last": share for network, share in silent.items()}
+    for network in ("encoder", "decoder"):
+        shares = [share for layer, share in silent.items() if layer.startswith(network)]
+        if shares:
+            metrics[f"silent_{network}_last"] = statistics.fmean(shares)
     record = records.make(
         STEM,
         config,

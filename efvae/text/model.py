@@ -281,14 +281,17 @@ class TextVAE(nn.Module):
 
     @torch.no_grad()
     def silent_units(self, x: WordCounts, generator: torch.Generator | None = None) -> dict[str, float]:
-        """Share of the hidden units of ``encoder`` and ``decoder`` that are above zero for none of the documents.
+        """Share of the hidden units of each layer that are above zero for none of the documents.
 
         A ReLU that is silent gives nothing and learns nothing, a leaky one gives and learns a hundredth. The decoder
-        sees one code of each document, drawn from q(z | x). A network without hidden units is left out.
+        sees one code of each document, drawn from q(z | x).
 
         Args:
             x: documents, on the model's device.
             generator: source of the codes.
+
+        Returns:
+            By layer: ``encoder_1`` and ``encoder_2`` of e2, ``decoder_1`` and ``decoder_2`` as far as there are any.
 
         Own: own-text-training
         """
@@ -300,16 +303,19 @@ class TextVAE(nn.Module):
 
         kinds = tuple(ACTIVATIONS.values())
         nets = {"encoder": self.code_net, "decoder": self.hidden_net}
-        units = {name: [part for part in net.modules() if isinstance(part, kinds)] for name, net in nets.items()}
-        hooks = [unit.register_forward_hook(listen) for several in units.values() for unit in several]
+        layers = {
+            f"{name}_{number}": unit
+            for name, net in nets.items()
+            for number, unit in enumerate((part for part in net.modules() if isinstance(part, kinds)), 1)
+        }
+        hooks = [unit.register_forward_hook(listen) for unit in layers.values()]
         training = self.training
         for batch in Documents(x, device=self.writer.device).batches(2048):
             self._hidden(self.eval().posterior(batch).sample((1,), generator))
         self.train(training)
         for hook in hooks:
             hook.remove()
-        shares = {name: torch.cat([heard[unit] for unit in several]) for name, several in units.items() if several}
-        return {name: 1 - float(part.float().mean()) for name, part in shares.items()}
+        return {name: 1 - float(heard[unit].float().mean()) for name, unit in layers.items()}
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits f(z) over words, shape ``(..., K)``; in float32 and with gradients.
