@@ -395,7 +395,7 @@ plt.show()
 # Then the decoder learns as well, from the truth on, with each of the encoders. The last column tells how far
 # $A(Wz + a)$ of the learned decoder is from affine; only where it is zero can the model be an RBM.
 #
-# The order of the encoders is that of the *gap*. The likelihood lost is a hundredth of a nat or less with each of them, and $\delta$ falls about as much with counts as with frequencies: on this corpus frequencies do not pull the decoder more than counts do (one corpus, one seed).
+# The order of the encoders is that of the *gap*. The likelihood lost is a hundredth of a nat or less with each of them, and $\delta$ falls with each of them, by 0.01 to 0.025: most with the linear encoder of frequencies, least with the deep one, so that on this corpus frequencies as such do not pull the decoder more than counts do (one corpus, one seed).
 
 # %%
 best = over_lengths(lambda x: log_joint(truth, x).logsumexp(0)).mean()
@@ -431,8 +431,8 @@ if (steps, seed) == (600, 0):
     e1, e2, e3 = learned.values()
     assert e1 < e2 < e3
     assert max(lost_by) < 0.015
-    assert max(bent) < at_truth - 0.005
-    assert max(bent) - min(bent) < 0.015
+    assert all(0.01 < at_truth - deviation < 0.025 for deviation in bent)
+    assert bent[2] < bent[0] < bent[1]  # e3, e1, e2
 
 # %% [markdown]
 # ## The length of real documents

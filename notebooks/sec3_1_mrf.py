@@ -168,7 +168,7 @@ assert worst < 1e-10
 assert min(gap_uniform + gap_ising) > 1e-6
 print("joint law = exp Σ W_ijk x_i z1_j z2_k, tight:", worst < 1e-10)
 print("same decoder and encoder, other prior:\nmean gap",
-      f"{sum(gap_uniform) / 5:.2f} (uniform bits), {sum(gap_ising) / 5:.2f} (Ising law of v)")  # fmt: skip
+      f"{sum(gap_uniform) / 5:.2f} (uniform bits), {sum(gap_ising) / 5:.2f} (Ising law with the model's code biases)")  # fmt: skip
 
 # %% [markdown]
 # ## How much of the gap it closes

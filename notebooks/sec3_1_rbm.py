@@ -422,7 +422,7 @@ assert 0.65 < correlation.mean() < 0.75  # of the last, with 8 bits
 # encoder that has a hidden layer too, and by its exact likelihood; an RBM by its exact likelihood. Each run is kept where its own objective on the 300 validation images was best, and of three learning rates
 # the one with the best mean of that is taken ({py:class}`~efvae.experiments.rbm_few.Config`). *least gap*: of the best factorized posterior for each image, under the trained decoder and prior.
 
-# %% mystnb={"figure": {"name": "own-few-figure", "caption": "Log-likelihood of test images against the number of training images, 8 bits. Large marks: means over five splits; small marks: the splits. From stored records."}, "image": {"alt": "Three curves that rise with the number of images on a logarithmic axis. At 50 images they coincide near minus 23 nats; at 150 that of the ELBO is slightly higher; at 400 and 1197 the two VAEs lie together, between minus 19 and minus 18, and the RBM half a nat, then one and a half nats lower."}}
+# %% mystnb={"figure": {"name": "own-few-figure", "caption": "Log-likelihood of test images against the number of training images, 8 bits. Large marks: means over five splits; small marks: the splits. From stored records."}, "image": {"alt": "Three curves that rise with the number of images on a logarithmic axis. At 50 images they coincide near minus 23 nats; at 150 that of the ELBO is slightly higher; at 400 and 1197 the two VAEs lie together, near minus 19.3 and minus 17.9, and the RBM about three quarters of a nat, then one and a half nats lower."}}
 FEW = {"elbo": "VAE by ELBO", "likelihood": "same decoder by likelihood", "rbm": "RBM by likelihood"}
 
 

@@ -402,13 +402,17 @@ set_matplotlib_formats("png")
 # %% [markdown]
 # ## What is recorded on photographs
 #
-# CelebA may not be redistributed. The photographs of fruit may. For each size, encoder, length and arithmetic (of the convolutions, which gives another truth too) that has been run: the stages, mean over the
-# seeds of the joint stage, with one truth and one encoder. *best*: the noise that would be best for this decoder and encoder, and the ELBO with it
-# ({py:func}`~efvae.image_vae.best_sigma`). *D*: Fréchet distance to samples of the truth in the features of a
-# classifier of the fruits, not FID, a squared distance; in the rows of the encoders, whose decoder is the truth's, it is that between two samples of the
-# truth; *bare*: without pixel noise on either side. Above each table *D* of the truth and of the training photographs to the held-out ones, for a scale: the truth's is the least of the looks by which it was chosen (of 20, at equal distances in the GAN's training and where the images vary at least half as much as the photographs). *affine*: share of the decoder that an affine map explains, under the prior and on the encoder's codes. *KL*: divergence of the encoder from the prior, nats an image. *flat*: share of the runs whose
-# objective changes in the last fifth of the steps by less than 1 % of its gain, the whole gain and, after the stroke, the gain after the first tenth
-# of the steps. Below a row of three seeds their standard deviations; *sampling*: standard error of the ELBO, and of D the standard deviation over three samples of the model, whose mean it is.
+# CelebA may not be redistributed. The photographs of fruit may. One table for each size, encoder, length and arithmetic (of the convolutions, which gives another truth too) that has been run, and in it the stages: means over the
+# seeds of the joint stage, with one truth and one encoder.
+#
+# - *σ_d*: the noise of the pixels; *best*: the noise that would be best for this decoder and encoder ({py:func}`~efvae.image_vae.best_sigma`); *there*: the ELBO with it.
+# - *D*: Fréchet distance to samples of the truth in the features of a classifier of the fruits, not FID, a squared distance. In the rows of the encoders, whose decoder is the truth's, it is that between two samples of the truth. *bare*: without pixel noise on either side.
+# - *affine*: share of the decoder that an affine map explains, under the prior and on the encoder's codes.
+# - *KL*: divergence of the encoder from the prior, nats an image.
+# - *flat*: share of the runs whose objective changes in the last fifth of the steps by less than 1 % of its gain, the whole gain and, after the stroke, the gain after the first tenth of the steps.
+#
+# Above each table stands *D* of the truth and of the training photographs to the held-out ones, for a scale: the truth's is the least of the looks by which it was chosen (of 20, at equal distances in the GAN's training and where the images vary at least half as much as the photographs).
+# Below a row of three seeds are their standard deviations; *sampling*: standard error of the ELBO, and of D the standard deviation over three samples of the model, whose mean it is.
 # *encoder, ELBO* is not in the paper: the encoder alone by the ELBO, from the same start and as long as the joint
 # training, with the decoder of the truth. Nor is *decoder, pairs*, a control: the decoder alone by $\log p(x \mid z)$ on pairs of the truth, as long and at the same
 # rates. The truth is the maximum of that objective, so its *D* is what the steps of the optimiser do by themselves; its ELBO has the encoder of the first row.
@@ -470,7 +474,7 @@ for (pixels, encoder, steps, precision, rate), kinds in sorted(by_setting.items(
     truth = of_gan[pixels, precision]
     to_held_out = [truth[f"frechet_classifier_{of}to_held_out"] for of in ("", "train_")]
     print(f"  D to held-out photographs: truth {to_held_out[0]:.1f}, training photographs {to_held_out[1]:.1f}")
-    print(f"  {'':16}seeds    ELBO   σ_d  best   ELBO      D   bare   affine     KL    flat")
+    print(f"  {'':16}seeds    ELBO   σ_d  best  there      D   bare   affine     KL    flat")
     for stage, title in STAGES.items():
         if not (found := kinds.get(stage)):
             continue
@@ -557,7 +561,7 @@ if not by_setting:
 # ### How long, and with which encoder
 #
 # ELBO and *D* after joint trainings of different length, mean over seeds. The rate falls over the whole length, so a longer run is also longer at each rate. With fixed noise 20000 steps from the rate of the
-# others ended in an infinite loss at step 4491; from half of it they did not. How far the ELBO with learned noise is above that with fixed, as it is and with the
+# others ended in an infinite loss at step 4491 (seen, not recorded); from half of it they did not. How far the ELBO with learned noise is above that with fixed, as it is and with the
 # best noise for each. And the two encoders at 64 × 64 in float32, as differences of means over three seeds with their standard errors.
 
 # %% tags=["hide-input"]
@@ -614,7 +618,7 @@ for stage in JOINT:
 # (sec-4-2-wide)=
 # ### The paper's width
 #
-# All stages with the paper's networks, four times as wide as those above, on one GPU, means over the seeds of the joint stage if there are several; distances from 200000 images. The rates are lower: at $5 \cdot 10^{-4}$, tried twice, the joint training ended in NaN with fixed and with learned noise.
+# All stages with the paper's networks, four times as wide as those above, on one GPU, means over the seeds of the joint stage if there are several; distances from 200000 images. The rates are lower: at $5 \cdot 10^{-4}$, tried twice, the joint training ended in NaN with fixed and with learned noise (seen, not recorded).
 # *seconds*: of a stage, with the measuring that follows it. *D*, *bare*, *affine*, *flat* as above; *held*: of the truth to held-out photographs, the least of its looks, and of the training photographs. Numbers in brackets: {paper}`tab-1`, CelebA and FID, so another truth and another distance.
 
 # %% tags=["hide-input"]
@@ -693,7 +697,8 @@ if wide:
     for stage, (best_noise, value) in best.items():
         print(f"at the best noise, {STAGES[stage]}: σ_d {best_noise:.3f}, ELBO {value:.0f}")
     assert 150 < best["joint_learned"][1] - best["joint_fixed"][1] < 250
-    print("looks along the training, seed 0 (ELBO and D from 1024 samples: the zero of D is 3):")
+    zero = wide["joint_fixed"][0].curve["frechet_classifier"][0]
+    print(f"looks along the training, seed 0 (ELBO and D from 1024 samples: the zero of D is {zero:.1f}):")
     for stage in JOINT:
         curve = wide[stage][0].curve
         peak = max(range(len(curve["step"])), key=lambda k: curve["frechet_classifier"][k])
@@ -785,7 +790,7 @@ for pixels, found_of in by_truth.items():
 #
 # The largest size that is recorded, and of its trainings the one with the most seeds.
 
-# %% mystnb={"figure": {"name": "own-image-training", "caption": "Photographs, 64 × 64, networks of width 16, bfloat16, three seeds: ELBO, Fréchet distance in classifier features and pixel noise along 2000 steps of joint training, a line for each seed, from the truth with its encoder at step 0. Distances are of 1024 samples, and so a little larger than in the table. The ELBO is drawn as its distance from the bound, better is higher. Black: the encoder alone by the ELBO, with the decoder of the truth."}, "image": {"alt": "Three panels over the steps of training, for the noise fixed, the noise learned, and the encoder alone. In the first the ELBO rises steeply and then slowly, least far for the encoder alone. In the second the distance jumps from near zero to around two hundred within the first steps and falls slowly later, further with fixed noise; for the encoder alone it stays near zero. In the third the learned noise jumps to more than four times its first value and falls to twice that value, the others are constant."}}
+# %% mystnb={"figure": {"name": "own-image-training", "caption": "Photographs, 64 × 64, networks of width 16, bfloat16, three seeds: ELBO, Fréchet distance in classifier features and pixel noise along 2000 steps of joint training, a line for each seed, from the truth with its encoder at step 0. Distances are of 1024 samples, and so a little larger than in the table. The ELBO is drawn as its distance from the bound, better is higher. Black: the encoder alone by the ELBO, with the decoder of the truth."}, "image": {"alt": "Three panels over the steps of training, for the noise fixed, the noise learned, and the encoder alone. In the first the ELBO rises steeply and then slowly, least far for the encoder alone. In the second the distance jumps from near zero to around two hundred within the first steps and falls slowly later, further with fixed noise; for the encoder alone it stays near zero. In the third the learned noise jumps to about four times its first value and falls to twice that value, the others are constant."}}
 largest = max(by_setting) if by_setting else None
 size_shown = largest[0] if largest else 0
 seeded = {}
@@ -845,7 +850,7 @@ plt.show()
 # falling along a half cosine as in all records, once constant: ELBO and distance of the last weights, and of exponential moving averages of
 # the weights. No average has a larger ELBO than the last weights of the falling rate; with the constant rate the shorter average is better than the last weights.
 # Longer trainings, where a long average forgets its start, were not tried. *features*: from the generator to FID's features, through PNG files as pytorch-fid's command reads them, and straight from tensors; one network, random
-# weights. *floor*: the network's arithmetic at the rate of this machine's best convolution.
+# weights. *floor*: the network's arithmetic at the rate of this machine's best convolution in float32.
 
 # %% tags=["hide-input"]
 for record in records.load("benchmark_image_training"):

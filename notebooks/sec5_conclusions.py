@@ -167,7 +167,7 @@ for (encoder, rate), rows in sorted(own.items()):
         print(f"  16 bits at the same rate: precision {shown(column(sixteen, 'precision_at_100'))}")
 
 # %% [markdown]
-# What weighs more for the training NELBO of $e_1$, the start or the encoder? With exact gradients and rates as above; and as in Table 2, at its one rate, with one pair of codes for 1000 epochs.
+# What weighs more for the training NELBO of $e_1$, the start or the encoder? With exact gradients and rates as above; and as in Table 2, at its one rate, with one pair of codes for 1000 epochs. In the first case the start does, in the second the encoder.
 
 # %%
 rates = {encoder: rate for (encoder, rate), rows in own.items() if len(rows) >= 3}
@@ -189,5 +189,5 @@ table_rate = {key: {"estimator": "arm", "epochs": 1000, "learning_rate": 0.001} 
 for name, keys in (("exact gradients, own rates", exact_rates), ("as in Table 2", table_rate)):
     start = lowest("random", "e1", **keys["e1"]) - lowest("frequencies", "e1", **keys["e1"])
     encoder = lowest("frequencies", "e3", **keys["e3"]) - lowest("frequencies", "e1", **keys["e1"])
-    print(f"{name:27} the start {start:5.1f}, e3 for e1 {encoder:5.1f}")
+    print(f"{name:27} the start {start:5.1f}, e3 in place of e1 {encoder:5.1f}")
     assert (start > encoder) == (keys is exact_rates)

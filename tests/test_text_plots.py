@@ -1,6 +1,6 @@
-"""Figures of codes: what is drawn is what was given.
+"""Figures of codes and silent units: what is drawn is what was given.
 
-Labels: own-retrieval, own-text-rbm.
+Labels: own-retrieval, own-text-rbm, own-text-silent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 mpl.use("agg")
 plt = pytest.importorskip("matplotlib.pyplot")
 
-from efvae.plots import text_codes  # noqa: E402 - the backend is chosen first
+from efvae.plots import text, text_codes  # noqa: E402 - the backend is chosen first
 
 
 def drawn(ax):
@@ -37,3 +37,42 @@ def test_precision_is_drawn_over_the_bits():
     assert "50" in ax.get_ylabel()
     styles = {name: line.get_linestyle() for name, line in zip(lines, ax.get_lines(), strict=True)}
     assert styles["e1"] != styles["e3"]  # not by colour alone
+
+
+def test_the_table_is_labelled_once_for_all_its_rows():
+    paper = {
+        (split, (m, depth, encoder)): 400.0 + m
+        for split in ("train", "test")
+        for m in (8, 16)
+        for depth in (0, 1, 2)
+        for encoder in ("e1", "e2", "e3")
+    }
+    figure = text.table_2(paper, {"ours": {key: value + 1 for key, value in paper.items()}})
+    assert figure.get_supylabel() == "NELBO, saturated [nats a document]"
+    assert not any(ax.get_ylabel() for ax in figure.axes)
+    assert len(figure.axes) == 6
+
+
+def test_training_curves_are_told_apart_by_markers_too():
+    curve = {"epoch": [1, 2, 3], "nelbo_train": [3, 2, 1], "nelbo_test": [3, 2.5, 2]}
+    (ax,) = text.learning_curves({"one": {"e1": {**curve}, "e2": {**curve}, "e3": {**curve}}}).axes
+    dashed = [line for line in ax.get_lines() if line.get_linestyle() == "--" and len(line.get_xdata())]
+    assert len({line.get_marker() for line in dashed}) == len(dashed) == 3
+
+
+def test_silent_units_are_drawn_for_each_cell_and_kind():
+    def curve(*shares):
+        return {"epoch": [0, 1, 2], "silent": list(shares)}
+
+    panels = {
+        "first": {"relu": [curve(0, 0.3, 0.4), curve(0.1, 0.4, 0.5)], "leaky_relu": [curve(0, 0.3, 0.1)]},
+        "second": {"relu": [curve(0.2, 0.2, 0.2)]},
+    }
+    first, second = text.silent_units(panels).axes
+    shares = [list(line.get_ydata()) for line in first.get_lines()]
+    assert shares == [[0, 0.3, 0.4], [0.1, 0.4, 0.5], [0, 0.3, 0.1]]
+    assert len({line.get_linestyle() for line in first.get_lines()}) == 2  # not by colour alone
+    assert [entry.get_text() for entry in first.get_legend().get_texts()] == ["relu", "leaky_relu"]
+    assert len(second.get_lines()) == 1
+    assert (first.get_title(), second.get_title()) == ("first", "second")
+    assert first.get_ylim() == second.get_ylim()

@@ -1,4 +1,4 @@
-"""Figures of the text autoencoders: learning curves, the parts of the NELBO, Table 2 beside the paper."""
+"""Figures of the text autoencoders: learning curves, silent units, parts of the NELBO, Table 2 beside the paper."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "parts", "table_2"]
+__all__ = ["learning_curves", "parts", "silent_units", "table_2"]
 
 # Encoders are told apart by colour and marker, of different lightness.
 _COLOURS = {"e1": "black", "e2": "#0072b2", "e3": "#d55e00"}
@@ -49,8 +49,8 @@ def learning_curves(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[floa
         lowest, late = math.inf, -math.inf
         for encoder, curve in curves.items():
             style: dict[str, Any] = {"color": _COLOURS[encoder], "linewidth": 1.6}
-            ax.plot(curve["epoch"], curve["nelbo_train"], linestyle="dashed", **style)
             marks: dict[str, Any] = {"marker": _MARKERS[encoder], "markersize": 4.5, "markevery": (0.08, 0.15)}
+            ax.plot(curve["epoch"], curve["nelbo_train"], linestyle="dashed", markerfacecolor="white", **style, **marks)
             ax.plot(curve["epoch"], curve["nelbo_test"], label=encoder, **style, **marks)
             both = [*curve["nelbo_train"], *curve["nelbo_test"]]
             lowest = min(lowest, *both)
@@ -108,6 +108,31 @@ def parts(panels: Mapping[str, Mapping[str, Mapping[str, float]]], ylabel: str) 
     return figure
 
 
+def silent_units(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequence[float]]]]]) -> Figure:
+    """Share of the units of a layer that are above zero for no document, over the epochs.
+
+    Args:
+        panels: by title and kind of unit, of each cell the columns ``epoch`` and ``silent``, a share. The kinds, at
+            most two, are told apart by dashes and lightness.
+
+    Own: own-text-silent
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(2.2 * len(panels), 2.9), layout="constrained", squeeze=False, sharey=True
+    )
+    for ax, (title, kinds) in zip(axes.flat, panels.items(), strict=True):
+        styles: tuple[dict[str, Any], ...] = ({"color": "#0072b2"}, {"color": "#e69f00", "linestyle": "dashed"})
+        for style, (kind, curves) in zip(styles, kinds.items(), strict=False):
+            for number, curve in enumerate(curves):
+                label = None if number else kind
+                ax.plot(curve["epoch"], curve["silent"], linewidth=1.2, label=label, **style)
+        ax.set(title=title, xlabel="epoch", ylim=(-0.02, 1))
+        ax.title.set_size("medium")
+    axes[0, 0].set_ylabel("share of units above zero\nfor no training document")
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
 def table_2(
     paper: Mapping[tuple[str, tuple[int, int, str]], float],
     ours: Mapping[str, Mapping[tuple[str, tuple[int, int, str]], float]],
@@ -143,8 +168,7 @@ def table_2(
             ax.set_xticks(range(len(bits)), [str(m) for m in bits])
     for ax in axes[-1]:
         ax.set_xlabel("bits")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("NELBO, saturated [nats a document]")
+    figure.supylabel("NELBO, saturated [nats a document]", fontsize=10)  # a row is too low for it
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8.5, frameon=False
     )
