@@ -127,10 +127,22 @@ class WordCounts:
         """Some documents, in the order of ``rows``.
 
         Args:
-            rows: their numbers, int64, shape ``(n,)``.
+            rows: their numbers, int64, shape ``(n,)``; or which ones, bool, shape ``(documents,)``.
+
+        Raises:
+            ValueError: on a CPU, a number below 0 or beyond the last document.
 
         Own: own-word-counts
         """
+        if rows.dtype == torch.bool and len(rows) == self.n_documents:
+            rows = rows.nonzero().flatten()
+        if rows.device.type == "cpu" and len(rows):  # a device would have to be waited for
+            low, high = int(rows.min()), int(rows.max())
+            if low < 0 or high >= self.n_documents or rows.dtype == torch.bool:
+                raise ValueError(
+                    f"select: rows must be numbers of the {self.n_documents} documents, from 0 on, or a mask of all; "
+                    f"got {len(rows)} from {low} to {high}"
+                )
         size = self.indptr.diff()[rows]
         indptr = torch.cat([size.new_zeros(1), size.cumsum(0)])
         place = torch.arange(int(indptr[-1]), device=rows.device)

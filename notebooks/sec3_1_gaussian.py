@@ -320,6 +320,9 @@ plt.show()
 # polynomials, contains it. Both searches start there and see 192 weighted points, a quadrature of the data distribution. The
 # posterior of a point inside the bow has two modes, so the best Gaussian is searched from several starts. The decoder is
 # searched from one start, so what is found is a local optimum.
+#
+# *square*: size of the coefficient of $z^2$; *nonlinear*: share of the variance of the decoder's mean that is not linear in $z$; *error (2)*: the likelihood
+# lost and the gap together, {eq}`eq-2`.
 
 # %%
 b = torch.zeros(2, 4)

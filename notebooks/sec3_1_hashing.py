@@ -392,8 +392,8 @@ figure = plots.confidence(grid, true_entropy, entropy, gap_of, family)
 plt.show()
 
 # %% [markdown]
-# Then the decoder learns as well, from the truth on, with each of the encoders. The last column tells how far
-# $A(Wz + a)$ of the learned decoder is from affine; only where it is zero can the model be an RBM.
+# Then the decoder learns as well, from the truth on, with each of the encoders. *lost L*: log-likelihood lost to the truth; *gap*: of the trained encoder; *of family*: of the best factorized
+# law for each document, under the learned decoder; *δ*: how far $A(Wz + a)$ of that decoder is from affine. Only where it is zero can the model be an RBM.
 #
 # The order of the encoders is that of the *gap*. The likelihood lost is a hundredth of a nat or less with each of them, and $\delta$ falls with each of them, by 0.01 to 0.025: most with the linear encoder of frequencies, least with the deep one, so that on this corpus frequencies as such do not pull the decoder more than counts do (one corpus, one seed).
 

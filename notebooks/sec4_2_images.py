@@ -619,7 +619,7 @@ for stage in JOINT:
 # ### The paper's width
 #
 # All stages with the paper's networks, four times as wide as those above, on one GPU, means over the seeds of the joint stage if there are several; distances from 200000 images. The rates are lower: at $5 \cdot 10^{-4}$, tried twice, the joint training ended in NaN with fixed and with learned noise (seen, not recorded).
-# *seconds*: of a stage, with the measuring that follows it. *D*, *bare*, *affine*, *flat* as above; *held*: of the truth to held-out photographs, the least of its looks, and of the training photographs. Numbers in brackets: {paper}`tab-1`, CelebA and FID, so another truth and another distance.
+# *seconds*: of a stage, with the measuring that follows it. *D*, *bare*, *affine*, *flat* as above; *by noise*: the *D* that the run's $\sigma_{\mathrm{d}}$ alone makes with the truth's decoder; *±*: over seeds where it says so, else of one run, the standard error of the ELBO, and for *D* the standard deviation over three samples of the model; *held*: of the truth to held-out photographs, the least of its looks, and of the training photographs. Numbers in brackets: {paper}`tab-1`, CelebA and FID, so another truth and another distance.
 
 # %% tags=["hide-input"]
 WIDE = images.Config(
@@ -682,7 +682,9 @@ if wide:
     assert apart > 10 * max(of["frechet_classifier_spread"] for of in (of_fixed, of_learned))
     assert apart > 10 * of_learned["frechet_classifier_of_noise"]  # so it is not the noise itself
     assert 4 * near < of_fixed["frechet_classifier"] < 6 * near
-    seven = apart / of_learned["frechet_classifier"]
+    seven = apart / of_fixed["frechet_classifier"]
+    printed_apart = in_print["fid", "joint_learned"] / in_print["fid", "joint_fixed"] - 1
+    assert (round(seven, 2), round(printed_apart, 1)) == (0.07, 0.5)  # as the page says
     print(f"D larger by {seven:.1%} with learned noise; deviation over seeds, narrow, 2000 steps:")
     for (pixels, encoder, steps, precision, _), kinds in sorted(by_setting.items()):
         for stage in JOINT if (pixels, encoder, steps) == (64, "diagonal", 2000) else ():
@@ -846,9 +848,9 @@ plt.show()
 # ## How fast, and averages of the weights
 #
 # Stored figures of `python -m benchmarks.image_training` and `python -m benchmarks.image_features`, CPU time of one thread. *steps*: a step of the
-# joint training at 64 × 64, by the arithmetic of its convolutions and by memory layout. *averages*: one joint training of a few hundred steps with fixed noise and networks of a quarter of the paper's width, once with the learning rate
+# joint training at 64 × 64, by the arithmetic of its convolutions and by memory layout (*colour_first*: one colour plane after the other; *colour_last*: the colours of a pixel together). *averages*: one joint training of a few hundred steps with fixed noise and networks of a quarter of the paper's width, once with the learning rate
 # falling along a half cosine as in all records, once constant: ELBO and distance of the last weights, and of exponential moving averages of
-# the weights. No average has a larger ELBO than the last weights of the falling rate; with the constant rate the shorter average is better than the last weights.
+# the weights (*0.99*, *0.999*: what is kept in a step). No average has a larger ELBO than the last weights of the falling rate; with the constant rate the shorter average is better than the last weights.
 # Longer trainings, where a long average forgets its start, were not tried. *features*: from the generator to FID's features, through PNG files as pytorch-fid's command reads them, and straight from tensors; one network, random
 # weights. *floor*: the network's arithmetic at the rate of this machine's best convolution in float32.
 

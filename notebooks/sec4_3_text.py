@@ -501,7 +501,7 @@ for split, differences in apart.items():
     assert beyond in (8, 9)
     assert len(differences) == 22
 
-# %% mystnb={"figure": {"name": "own-text-table", "caption": "Table 2 as a picture. Lines with large open marks: the printed numbers. Filled marks: our runs, means over two or three seeds. NELBO relative to the saturated multinomial; the two columns have different scales."}, "image": {"alt": "Six panels, training documents on the left and test documents on the right, decoders with no, one and two hidden layers from top to bottom, NELBO against 8, 16, 32 and 64 bits for three encoders. The printed lines are in the order e1, e2, e3 from low to high, but with 16 bits behind one layer on test, where e2 is above e3. Our marks lie on the lines but for training documents with e1 and e2 behind two hidden layers and with e2 at 32 and 64 bits, and on test documents e2 at 8 and 32 bits behind one layer, where they lie above."}}
+# %% mystnb={"figure": {"name": "own-text-table", "caption": "Table 2 as a picture. Lines with large open marks: the printed numbers. Filled marks: our runs, means over two or three seeds. NELBO relative to the saturated multinomial; the two columns have different scales."}, "image": {"alt": "Six panels, training documents on the left and test documents on the right, decoders with no, one and two hidden layers from top to bottom, NELBO against 8, 16, 32 and 64 bits for three encoders. The printed lines are in the order e1, e2, e3 from low to high, but with 16 bits behind one layer on test, where e2 is above e3. Our marks lie on the lines but for training documents with e1 and e2 behind two hidden layers and with e2 at 32 and 64 bits, and on test documents e2 at 8 and 32 bits behind one layer and at 8 and 16 bits behind two, where they lie above."}}
 figure = plots.table_2(paper, {"our runs": {(row.split, row.cell): row.ours for row in rows if row.ours is not None}})
 plt.show()
 
@@ -782,21 +782,35 @@ early = next(r.curve["nelbo_train"][-16:] for r in leaking if r.config["epochs"]
 assert max(abs(after - before) for before, after in itertools.pairwise(early)) > 30  # it still jumps by more
 largest = max(misses, key=lambda row: row.difference)
 assert largest.cell == (64, 2, "e2")
-first_part = next(r for r in leaking if (r.config["bits"], r.config["d_hidden"], r.config["encoder"]) == (16, 2, "e1"))
-fall = []
-for other in stored[16, 2, "e1"]:  # in the second part of the training
-    curve = zip(other.curve["epoch"], other.curve["nelbo_train"], strict=True)
-    fall.append(min(nats for epoch, nats in curve if epoch <= 1000) - other.metrics["nelbo_train"])
-low, ends = first_part.metrics["nelbo_train"], [r.metrics["nelbo_train"] for r in stored[16, 2, "e1"]]
-print(
-    f"16 bits, 2 hidden layers, e1: lowest {low:.1f} after {first_part.config['epochs']} epochs; all 1500 of the seeds:"
-)
-print(f"{', '.join(f'{end:.1f}' for end in ends)}, of which the last 500 bring {min(fall):.1f} to {max(fall):.1f}")
-assert (first_part.config["epochs"], round(low, 1), sorted(map(round, ends))) == (1000, 190.3, [189, 192, 202])
-assert 20 < min(fall) < max(fall) < 21.5
-printed_there = paper["train", (16, 2, "e1")]
-assert {round(low - more) for more in fall} == {169, 170}
-assert all(0.03 < (low - more) / printed_there - 1 < 0.04 for more in fall)
+would_end = {}  # if the rest of the training brought what it brings the seeds
+for m, depth, encoder in ((16, 2, "e1"), (32, 2, "e2")):
+    cell, fall = (m, depth, encoder), []
+    first_part = next(r for r in leaking if (r.config["bits"], r.config["d_hidden"], r.config["encoder"]) == cell)
+    for other in stored[cell]:  # in the second part of the training
+        curve = zip(other.curve["epoch"], other.curve["nelbo_train"], strict=True)
+        fall.append(min(nats for epoch, nats in curve if epoch <= 1000) - other.metrics["nelbo_train"])
+    low, ends = first_part.metrics["nelbo_train"], [r.metrics["nelbo_train"] for r in stored[cell]]
+    would_end[cell] = low, [low - more for more in fall]
+    over_print = [(low - more) / paper["train", cell] - 1 for more in fall]
+    print(f"{m} bits, {depth} hidden layers, {encoder}: lowest {low:.1f} after {first_part.config['epochs']} epochs;")
+    print(f"  all 1500 of the seeds: {', '.join(f'{end:.1f}' for end in ends)}, of which the last 500 bring")
+    print(
+        f"  {min(fall):.1f} to {max(fall):.1f}; so much less it is {min(over_print):.1%} to {max(over_print):.1%} over print"
+    )
+    assert (first_part.config["epochs"], first_part.config["epochs_many"]) == (1000, 0)
+    if m == 16:
+        assert (round(low, 1), sorted(map(round, ends))) == (190.3, [189, 192, 202])
+        assert 20 < min(fall) < max(fall) < 21.5
+        assert {round(low - more) for more in fall} == {169, 170}
+        assert all(0.03 < share < 0.04 for share in over_print)
+    else:
+        assert (round(low, 1), sorted(map(round, ends))) == (230.5, [234, 246])
+        assert 40 < min(fall) < max(fall) < 45
+        assert {round(low - more) for more in fall} == {186, 190}
+        assert all(0.16 < share < 0.2 for share in over_print)
+assert 41 < lower[32, 2, "e2", 0][0] < 42
+assert 1.5 < lower[32, 2, "e2", 0][1] < 2
+assert abs(leaky[32, 2, "e2", 0][0][1] - paper["test", (32, 2, "e2")]) < 1
 for cell in ((16, 2, "e1"), (64, 2, "e2")):
     assert -2 < lower[*cell, 0][1] < 0.2
     assert abs(leaky[*cell, 0][0][1] - paper["test", cell]) < 1.5
@@ -1376,7 +1390,7 @@ for split in ("train", "test"):
 # ### Sixteen bits
 #
 # The same with 16 bits, 65536 codes: exact gradients by {eq}`own-partition-table`, the decoder begun at the frequencies, and the cells of the table. The bits can tell 11.1 nats. At the
-# end, where a direct fit under uniform bits is stored: what each run loses against it, and the gap, as above, with *both* from the exact ELBO of the model that is best on test.
+# end, where a direct fit under uniform bits is stored: what each run loses against it, and the gap, as above, with *both* from the exact ELBO of the model that is best on test. The table in the middle is of one run for each encoder, that with the lowest training NELBO; the first and the last are means over seeds, rates apart.
 #
 # Of $e_1$ that model is an early one (*epoch*). Its test NELBO is lowest after fourteen and eighteen of the hundred epochs and rises by more than three nats from there, while training falls on. So its two numbers, the lowest of each split, are of different models.
 
@@ -1425,9 +1439,9 @@ for (start, encoder), rates in sorted(exact_runs(16).items()) if fits else []:
         if found[0] is lowest_16["e3"]:  # running values lag behind at this rate
             assert -found[0].metrics["elbo_train"] < found[0].metrics["nelbo_train"] - 2.5
         if encoder == "e1":
-            assert epoch < 20
+            assert sorted(text_table.values(found, "epoch_test")) == [14, 18]
             assert all(run.curve["nelbo_test"][-1] > run.metrics["nelbo_test"] + 3 for run in found)
-        if found[0] in (lowest_16["e1"], lowest_16["e3"]):
+        if any(run in (lowest_16["e1"], lowest_16["e3"]) for run in found):
             assert lost_here < (2 if encoder == "e1" else 3) < statistics.fmean(gap)
 if not fits:
     print("likelihood lost: open, no direct fit under uniform bits with 16 bits is stored")

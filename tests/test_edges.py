@@ -1020,3 +1020,17 @@ def test_a_rule_of_few_nodes_that_is_exact_is_taken(nodes: int) -> None:
     truth = -0.5 * ((0.3 - shift) ** 2 / variance + math.log(2 * math.pi * variance))
     found = exact.log_marginal(vae, torch.tensor([[0.3]], dtype=F64), rule)
     assert found.item() == pytest.approx(truth, abs=1e-9)
+
+
+def test_states_without_a_base_measure_are_not_of_the_support():
+    states = all_bits(2, torch.zeros((), dtype=F64))
+    base = torch.tensor([0, 0, 0, -torch.inf], dtype=F64)
+    latent = partial(Tabular, states=states, statistic=states, log_base=base)
+    assert torch.equal(latent(torch.zeros(2, dtype=F64)).support(), states[:3])
+    weight = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    zeros = torch.zeros(6, dtype=F64)
+    vae = Harmonium(Bernoulli, latent, weight, zeros, torch.zeros(2, dtype=F64)).as_vae()  # tight by construction
+    x, rule = all_bits(6, zeros), exact.enumerate_states(vae.prior())
+    assert exact.posterior_kl(vae, x, rule).abs().max() < 1e-12
+    assert consistency.is_consistent(vae, x, rule)
+    assert log_bilinear.distance(log_bilinear.joint_table(vae, x, rule)) < 1e-9

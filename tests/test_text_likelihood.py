@@ -486,7 +486,7 @@ def test_errors_and_effective_chains_of_hand_made_weights(monkeypatch):
     monkeypatch.setattr(ev, "importance", lambda *_: next(draws))
     monkeypatch.setattr(ev, "fit_factorized", lambda score, eta, generator: eta)
     monkeypatch.setattr(ev, "anneal", lambda *_: LogWeights(values))
-    figures = ev.evaluate(make(3, 0), corpus(), corpus(5, seed=2), budget=ev.Budget(enumerate_bits=2))
+    figures = ev.evaluate(make(3, 0), corpus(), replace(corpus(5, seed=2), smoothing=corpus().smoothing), budget=ev.Budget(enumerate_bits=2))
     for name, mean, error in (("gap_ais", 4, math.sqrt(12.5 / 5)), ("gap_fitted_ais", 2, math.sqrt(4 / 5))):
         assert figures[f"{name}_test"] == pytest.approx(mean)
         assert figures[f"{name}_se_test"] == pytest.approx(error)
@@ -513,3 +513,9 @@ def test_more_bits_than_drawn_codes_can_tell_of_are_refused():
     assert math.isfinite(ev.evaluate(model, x, x, budget=few)["distance_words"])
     with pytest.raises(ValueError, match="200 codes are too few for affine functions of 199 bits"):
         ev.evaluate(TextVAE(5, 199), x, x, budget=few)
+
+
+def test_both_splits_have_one_smoothing():
+    x = corpus()
+    with pytest.raises(ValueError, match="train and test have different smoothing: build both with the same f"):
+        ev.evaluate(TextVAE(20, 3).eval(), corpus(smooth=False), x)

@@ -322,3 +322,9 @@ def test_more_held_out_documents_than_there_are_and_shapes_that_do_not_fit():
         TextRBM(torch.zeros(3, 21), torch.zeros(3), torch.zeros(21))
     with pytest.raises(ValueError, match=r"bits must be in \[1, 20\]"):
         TextRBM.initial(torch.ones(3) / 3, 21, torch.Generator())
+
+
+def test_an_unknown_prior_is_not_taken_for_the_uniform_one():
+    x = WordCounts.from_dense(torch.tensor([[1.0, 2.0, 0.0]]), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="prior must be one of own, uniform; got 'Own'"):
+        TextRBM(torch.zeros(3, 2), torch.zeros(3), torch.zeros(2)).nll(x, prior="Own")

@@ -197,3 +197,8 @@ def test_bad_input():
         lambda: retrieval.retrieval_metrics(Linear(), train, test.select(torch.arange(0)), k=3)
     )
     assert "[0, 4]" in raising(lambda: neighbours.telling_words(test, 5, torch.ones(12) / 12))
+
+
+def test_searches_by_words_are_of_one_vocabulary():
+    with pytest.raises(ValueError, match="train and test must have one vocabulary; got 12 and 10 words"):
+        retrieval.bag_of_words_metrics(corpus(8), corpus(4, n_words=10), 2)

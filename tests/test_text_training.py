@@ -657,3 +657,38 @@ def test_a_clipped_step_has_the_direction_of_the_gradient_and_the_norm_that_is_a
 def test_a_norm_that_is_no_bound_is_refused(clip):
     with pytest.raises(ValueError, match=r"clip must be a (finite )?number"):
         dataclasses.replace(CONFIG, clip=clip)
+
+
+def test_training_refuses_what_would_train_nothing(documents):
+    x, _ = documents
+    corpora = Corpora(Documents(x), Documents(x))
+    run = Run(TextVAE(K, 3))
+    for options, line in (
+        ({"batch_size": -5}, "batch_size must be a whole number of at least 1, got -5"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, got 2.5"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be a whole number of at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            train_together([run], corpora, [Phase(1, DisARM())], **options)
+    with pytest.raises(ValueError, match="expected at least one model to train, got none"):
+        train_together([], corpora, [Phase(1, DisARM())])
+    with pytest.raises(ValueError, match="epochs must be a whole number of at least 0, got -1"):
+        Phase(-1, DisARM())
+    with pytest.raises(ValueError, match=r"expected an estimator, got the class DisARM: write DisARM\(\)"):
+        Phase(1, DisARM)
+    with pytest.raises(ValueError, match=r"test must be Documents, got WordCounts: write Documents\(test\)"):
+        Corpora(Documents(x), x)
+    assert run.epoch == 0
+
+
+def test_documents_are_selected_by_number_or_by_a_mask(documents):
+    x, dense = documents
+    mask = torch.arange(x.n_documents) % 2 == 1
+    assert torch.equal(x.select(mask).dense(torch.float64), dense[mask])
+    assert torch.equal(x.select(mask).labels, x.labels[mask])
+    for rows in ([-2], [x.n_documents], [0, -1]):
+        with pytest.raises(ValueError, match=f"rows must be numbers of the {x.n_documents} documents, from 0 on"):
+            x.select(torch.tensor(rows))
+    with pytest.raises(ValueError, match="or a mask of all; got 2 from 0 to 1"):
+        x.select(torch.tensor([True, False]))
+    assert x.select(torch.tensor([], dtype=torch.int64)).n_documents == 0

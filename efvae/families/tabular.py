@@ -83,4 +83,4 @@ class Tabular(ExponentialFamily):
             return self.states[index.reshape(*sample_shape, *self.batch_shape)]
 
     def support(self) -> Tensor:
-        return self.states
+        return self.states[self.log_base > -torch.inf]

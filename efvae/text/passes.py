@@ -15,6 +15,7 @@ from efvae.estimators import Estimator
 from efvae.text.batches import Documents
 from efvae.text.dense import AnyBatch, DenseBatch, DenseDocuments
 from efvae.text.model import TextVAE, divergence
+from efvae.word_counts import WordCounts
 
 __all__ = ["Corpora", "FixedPasses", "Passes", "SparsePasses", "evaluate", "passes"]
 
@@ -37,12 +38,20 @@ class Corpora:
         test: evaluated after each epoch.
         held_out: evaluated likewise; None for none.
 
+    Raises:
+        ValueError: word counts that are not cut into batches.
+
     Own: own-text-training
     """
 
     train: Documents | DenseDocuments
     test: Documents | DenseDocuments
     held_out: Documents | DenseDocuments | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test", "held_out"):
+            if isinstance(getattr(self, name), WordCounts):
+                raise ValueError(f"Corpora: {name} must be Documents, got WordCounts: write Documents({name})")
 
     @property
     def figures(self) -> tuple[str, ...]:

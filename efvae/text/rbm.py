@@ -182,9 +182,14 @@ class TextRBM(nn.Module):
             prior: one of :data:`PRIORS`.
             saturated: Σ_k x_k log(x_k / l) of each document, if it is known already, shape ``(documents,)``.
 
+        Raises:
+            ValueError: an unknown prior.
+
         Paper: eq-13, eq-15
         Own: own-text-rbm
         """
+        if prior not in PRIORS:
+            raise ValueError(f"nll: prior must be one of {', '.join(PRIORS)}; got {prior!r}")
         inner, bias = self.sums(x)
         length, known = x.length().to(inner.dtype), log_saturated(x) if saturated is None else saturated
         if prior == "own":

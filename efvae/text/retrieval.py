@@ -240,11 +240,15 @@ def bag_of_words_metrics(train: WordCounts, test: WordCounts, k: int = 100) -> d
         k: how many documents are looked at.
 
     Raises:
-        ValueError: k out of range, or no test document.
+        ValueError: k out of range, no test document, or two vocabularies.
 
     Own: own-retrieval
     """
     _refuse(train, test, k)
+    if train.n_words != test.n_words:
+        raise ValueError(
+            f"retrieval: train and test must have one vocabulary; got {train.n_words} and {test.n_words} words"
+        )
     train, test = train.to("cpu"), test.to("cpu")
     weights = {"counts": (train.counts, test.counts), "tf_idf": (tf_idf(train, train), tf_idf(train, test))}
     found = {

@@ -17,6 +17,7 @@ from efvae.estimators import Estimator
 from efvae.text.model import TextVAE
 from efvae.text.passes import Corpora, evaluate, passes
 from efvae.train import Curve, TrainingError
+from efvae.values import check_whole
 
 __all__ = ["Corpora", "Phase", "Run", "evaluate", "train_together"]
 
@@ -29,11 +30,20 @@ class Phase:
         epochs: how many, ≥ 0.
         estimator: of the gradient.
 
+    Raises:
+        ValueError: a negative number of epochs, or an estimator's class in place of one.
+
     Paper: app-c2
     """
 
     epochs: int
     estimator: Estimator
+
+    def __post_init__(self) -> None:
+        check_whole("Phase", "epochs", self.epochs, 0)
+        if isinstance(self.estimator, type):
+            name = self.estimator.__name__
+            raise ValueError(f"Phase: expected an estimator, got the class {name}: write {name}()")
 
 
 class _Clock(nn.Module):
@@ -177,12 +187,12 @@ def train_together(
     Raises:
         TrainingError: the NELBO of some models became NaN or infinite; the others are trained to the end before, and
             the checkpoints on disk are the last sound ones.
-        ValueError: fewer than two test documents: each half selects the epoch of the other.
+        ValueError: no model, steps without a document, or fewer than two test documents: each half selects the epoch
+            of the other.
 
     Paper: app-c2, sec-4-3
     """
-    if corpora.test.n_documents < 2:
-        raise ValueError(f"train_together: expected at least 2 test documents, got {corpora.test.n_documents}")
+    _refuse(runs, corpora, batch_size, checkpoint_every)
     plan = [phase.estimator for phase in phases for _ in range(phase.epochs)]
     criterion = "nelbo_test" if corpora.held_out is None else "nelbo_held_out"
     way = passes(corpora, batch_size, graph=graph)
@@ -208,6 +218,15 @@ def train_together(
             progress(epoch + 1, len(plan), sound)
     if failed:
         raise TrainingError("; ".join(map(str, failed.values())))
+
+
+def _refuse(runs: Sequence[Run], corpora: Corpora, batch_size: int, checkpoint_every: int) -> None:
+    check_whole("train_together", "batch_size", batch_size, 1)
+    check_whole("train_together", "checkpoint_every", checkpoint_every, 1)
+    if not runs:
+        raise ValueError("train_together: expected at least one model to train, got none")
+    if corpora.test.n_documents < 2:
+        raise ValueError(f"train_together: expected at least 2 test documents, got {corpora.test.n_documents}")
 
 
 def _order(n: int, seed: int, epoch: int) -> Tensor:
