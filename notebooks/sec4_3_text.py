@@ -979,9 +979,16 @@ for r in records.load(text_units.STEM):
         if told:
             assert 0.07 < r.metrics["silent_decoder_2"] < 0.185
             assert c["encoder"] == "e1" or 0.5 < r.curve["silent_encoder_2"][1] < 0.56
+        else:
+            cell = c["bits"], c["d_hidden"], c["encoder"]
+            ends = {cell: [silent_of(other) for other in (counted["relu", cell], r)]}
+            assert (c["epochs"], ends) in (
+                (100, {(16, 2, "e1"): ["  -   -   0  37", "  -   -   0  38"]}),
+                (150, {(64, 0, "e2"): [" 49  62   -   -", " 50  67   -   -"]}),
+            )
         print(f"{c['bits']:10} {c['encoder']:>4} {c['d_hidden']:3} {c['epochs']:5}  {silent_of(r)}{told}")
 
-# %% mystnb={"figure": {"name": "own-text-silent-figure", "caption": "The first epochs of each cell with hidden units, seed 0: share of the units of a layer that are above zero for none of the training documents. Epoch 0 is before training. One line for each cell."}, "image": {"alt": "Four panels. First layer of e2: from a quarter before training, ReLUs rise to a half or more after one epoch and stay, leaky units stay at or below a quarter or fall. Second layer of e2: from a half, ReLUs stay there or rise, leaky units fall. First or only hidden layer of the decoder: all near zero. Second hidden layer of the decoder: ReLUs rise from near zero to about a third or more in one epoch and stay, leaky units rise as much and then fall."}}
+# %% mystnb={"figure": {"name": "own-text-silent-figure", "caption": "The first epochs of each cell with hidden units, seed 0: share of the units of a layer that are above zero for none of the training documents. Epoch 0 is before training. One line for each cell."}, "image": {"alt": "Four panels. First layer of e2: from a quarter before training, ReLUs rise to a half or more after one epoch and stay, leaky units rise as far at most and mostly fall again, below a quarter. Second layer of e2: from a half, ReLUs stay there or rise, leaky units fall. First or only hidden layer of the decoder: all near zero. Second hidden layer of the decoder: ReLUs rise from near zero to about a third or more in one epoch and stay, leaky units rise as much and then fall."}}
 titles = ("encoder $e_2$, first layer", "encoder $e_2$, second", "decoder, first or only", "decoder, second")
 figure = plots.silent_units(
     {

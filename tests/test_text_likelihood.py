@@ -486,7 +486,12 @@ def test_errors_and_effective_chains_of_hand_made_weights(monkeypatch):
     monkeypatch.setattr(ev, "importance", lambda *_: next(draws))
     monkeypatch.setattr(ev, "fit_factorized", lambda score, eta, generator: eta)
     monkeypatch.setattr(ev, "anneal", lambda *_: LogWeights(values))
-    figures = ev.evaluate(make(3, 0), corpus(), replace(corpus(5, seed=2), smoothing=corpus().smoothing), budget=ev.Budget(enumerate_bits=2))
+    figures = ev.evaluate(
+        make(3, 0),
+        corpus(),
+        replace(corpus(5, seed=2), smoothing=corpus().smoothing),
+        budget=ev.Budget(enumerate_bits=2),
+    )
     for name, mean, error in (("gap_ais", 4, math.sqrt(12.5 / 5)), ("gap_fitted_ais", 2, math.sqrt(4 / 5))):
         assert figures[f"{name}_test"] == pytest.approx(mean)
         assert figures[f"{name}_se_test"] == pytest.approx(error)
