@@ -212,10 +212,10 @@ for k, name in enumerate(FAMILIES):
     print(f"{TITLES[name]:12}{texts[0]:>18}{texts[1]:>20}{texts[2]:>20}")
 closed = 1 - family[:, 1] / family[:, 0]
 total = [family + part for part in extra.values()]
-print(f"share of the factorized family part that the bipartite family closes: {closed.mean():.2f}"
+print(f"share of the factorized family part that bipartite closes: {closed.mean():.2f}"
       f" (from {closed.min():.2f} to {closed.max():.2f})")  # fmt: skip
 rises = int((extra["affine network"][:, 1] > extra["affine network"][:, 0]).sum())
-print(f"seeds where the affine network's amortization part grows from factorized to bipartite: {rises} of {len(shown)}")
+print(f"seeds with more amortization, affine, from factorized to bipartite: {rises} of {len(shown)}")
 assert all((t[:, 1] < t[:, 0]).all() for t in total)
 grows = [
     r.config["seed"] for r, part in zip(shown, extra["affine network"], strict=True) if (part[:3].diff() > 0).all()

@@ -464,7 +464,7 @@ for split in text_table.SPLITS:
 # For a scale, at the end how far two seeds of a cell on GPUs are apart at the last epoch that both of a row have: the two machines differ somewhat more. With two or three seeds, an effect of device or precision is neither shown nor excluded. (A linear decoder's loops are in float32 on any CPU; the mark is about the other products.)
 
 # %% tags=["hide-input"]
-print("bits layers encoder epochs               train: CPU    GPU  diff           test: CPU    GPU  diff")
+print("bits layers encoder epochs           train: CPU    GPU   diff    test: CPU    GPU   diff")
 apart: dict[str, list[float]] = {"train": [], "test": []}
 seeds_apart: dict[str, list[list[float]]] = {"train": [], "test": []}  # of each row, all pairs
 for record in sorted(
