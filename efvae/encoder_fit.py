@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 
 def _sum(weight: Tensor, value: Tensor) -> Tensor:
     """Σ_k weight_k value_k; a point of weight zero contributes nothing."""
-    return torch.where(weight == 0, 0.0, weight * value).sum(0)  # NaN stays NaN
+    return (weight * torch.where(weight == 0, 0.0, value)).sum(0)  # NaN stays NaN, and a gradient of zero is none
 
 
 def _require_shape(where: str, weights: Tensor, x: Tensor) -> None:
@@ -117,8 +117,8 @@ def best_free_encoder(
         The divergence in nats, shape ``(batch,)``, and the parameters, shape ``(batch, d)``.
 
     Raises:
-        ValueError: starts or log_post of another shape; or at some x the rule sums no end point to one: it is too
-            narrow or too coarse for the family.
+        ValueError: starts or log_post of another shape; log_post is no posterior, whose mass is one; or at some x the
+            rule sums no end point to one: it is too narrow or too coarse for the family.
 
     Own: own-gap-parts
     """
@@ -126,6 +126,12 @@ def best_free_encoder(
         raise ValueError(
             "best_free_encoder: needs starts of shape (s, batch, d), and log_post of shape (k, batch) at the rule's "
             f"{len(rule.points)} points; got {tuple(starts.shape)} and {tuple(log_post.shape)}"
+        )
+    mass = (log_post + rule.log_weights[:, None]).logsumexp(0).exp()
+    if not bool(((mass - 1).abs() <= COVERAGE).all()):
+        raise ValueError(
+            f"best_free_encoder: the rule sums log_post to masses from {float(mass.min()):.6g} to "
+            f"{float(mass.max()):.6g}, not 1: give log_posterior, not a joint law"
         )
     s, batch, d = starts.shape
     target = log_post.repeat(1, s)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from efvae.descent import minimize
-from efvae.exact import Rule, log_posterior, posterior_kl, require_finite, require_weights
+from efvae.exact import Rule, log_posterior, posterior_kl, require_finite, require_float64, require_weights
 from efvae.families import all_bits
 from efvae.minimal import extend
 from efvae.models import VAE, Conditional, MakeFamily
@@ -68,16 +68,20 @@ def family_gap(
     Args:
         log_joint: log p(x, z) up to a constant for each x, shape ``(k, batch)``, float64, finite.
         statistic: ψ at the k states, minimal, shape ``(k, m)``.
-        log_base: log h' at the states, shape ``(k,)``; default 0.
+        log_base: log h' at the states, shape ``(k,)``; default 0; −inf where the family has none.
         max_steps: most steps.
         tolerance: stop when the expected decrease of every divergence is below this, in nats.
 
     Raises:
-        ValueError: a state of probability zero, something that is not finite, or another number of states.
+        ValueError: a state of probability zero, something that is not finite or not float64, or another number of
+            states.
 
     Paper: eq-3, cor-1
     """
     require_finite("family_gap", log_joint)
+    for what, table in (("log_joint", log_joint), ("statistic", statistic), ("log_base", log_base)):
+        if table is not None:
+            require_float64(table, what)
     k = len(log_joint)
     if (
         log_joint.ndim != 2
@@ -94,7 +98,9 @@ def family_gap(
         return log_joint.sum(0)
     base = torch.zeros_like(log_joint[:, 0]) if log_base is None else log_base
     log_post = (log_joint - torch.logsumexp(log_joint, 0)).T.detach()  # (batch, k)
-    k, batch = log_joint.shape
+    there = base != -torch.inf  # elsewhere no member of the family is
+    log_post, statistic, base = log_post[:, there], statistic[there], base[there]
+    batch, k = log_post.shape
     project = torch.linalg.pinv(extend(statistic))[:-1]
     near = torch.full((k, k), 0.02 / k, dtype=log_post.dtype).fill_diagonal_(0.98)
     others = _with_means(near / near.sum(1, keepdim=True) @ statistic, statistic, base)
@@ -206,7 +212,8 @@ def train_encoder(vae: VAE, x: Tensor, weights: Tensor, rule: Rule, max_evaluati
 
     def gap() -> Tensor:
         log_q = vae.encoder(x).log_prob(rule.points[:, None])
-        divergence: Tensor = ((log_q + rule.log_weights[:, None]).exp() * (log_q - log_post)).sum(0)
+        weight = (log_q + rule.log_weights[:, None]).exp()
+        divergence = (weight * torch.where(weight == 0, 0.0, log_q - log_post)).sum(0)
         return (divergence * weights).sum()
 
     minimize(gap, vae.encoder.parameters(), max_evaluations, max_eval=max_evaluations, history_size=50)

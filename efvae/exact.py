@@ -23,6 +23,7 @@ from torch import Tensor
 from efvae.estimators import gauss_hermite_nodes
 from efvae.families import Bernoulli, ExponentialFamily, Multinomial, all_bits
 from efvae.families.base import check_state_count
+from efvae.families.bernoulli import require_bits
 from efvae.models import VAE, require_settled
 from efvae.values import check_whole
 
@@ -40,6 +41,7 @@ __all__ = [
     "mean_field",
     "posterior_kl",
     "require_finite",
+    "require_float64",
     "require_weights",
 ]
 
@@ -62,7 +64,7 @@ class Rule:
         even: numbers of points along the axes of a grid of equal steps, whose product is k; empty for any other rule.
 
     Raises:
-        ValueError: not float64, or the two lengths differ.
+        ValueError: not float64, the two lengths differ, a point is not finite, or a weight is no number below infinity.
     """
 
     points: Tensor
@@ -70,13 +72,15 @@ class Rule:
     even: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_float64(self.points, "the points of a Rule")
-        _require_float64(self.log_weights, "the weights of a Rule")
+        require_float64(self.points, "the points of a Rule")
+        require_float64(self.log_weights, "the weights of a Rule")
         if self.log_weights.shape != self.points.shape[:1]:
             raise ValueError(
                 f"Rule: needs one weight for each point, got {tuple(self.log_weights.shape)} weights "
                 f"for points of shape {tuple(self.points.shape)}"
             )
+        if not bool(self.points.isfinite().all()) or not bool((self.log_weights < torch.inf).all()):
+            raise ValueError("Rule: points must be finite, and logarithms of weights below infinity (−∞ for none)")
 
 
 def enumerate_states(family: ExponentialFamily) -> Rule:
@@ -157,13 +161,14 @@ def log_joint(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 
     Raises:
         ValueError: x or the model is not float64; x has another number of axes, something that is not finite, or is no
-            value of the decoder's family.
+            value of the decoder's family; the prior is over bits, and points of the rule are none.
     """
-    _require_float64(x, "x")
+    require_float64(x, "x")
     for name, value in itertools.chain(vae.named_parameters(), vae.named_buffers()):
         if value.is_floating_point():
-            _require_float64(value, f"the model's {name}")
+            require_float64(value, f"the model's {name}")
     require_settled(vae)
+    require_bits(vae.prior(), rule.points, "the rule", "take enumerate_states(vae.prior())")
     _require_values(vae.decoder(rule.points[:1, None]), x)
     return vae.log_joint(x, rule.points[:, None])
 
@@ -175,11 +180,7 @@ def _require_values(decoder: ExponentialFamily, x: Tensor) -> None:
             f"oracles take x of shape (batch, *event), here event {tuple(decoder.event_shape)}, got {tuple(x.shape)}: "
             "flatten the axes in front, and give the result its shape back"
         )
-    if isinstance(decoder, Bernoulli) and not bool(((x == 0) | (x == 1)).all()):
-        raise ValueError(
-            f"a Bernoulli decoder is a law on 0 and 1, and x has values from {x.amin():.3g} to {x.amax():.3g}: "
-            "threshold them, or take another family"
-        )
+    require_bits(decoder, x, "x")
     if not bool(x.isfinite().all()):
         raise ValueError(f"x has {int((~x.isfinite()).sum())} values that are not finite: mend or drop them")
     outside = (decoder.log_base_measure(x) == -torch.inf).reshape(-1, len(x)).any(0) if len(x) else x.new_zeros(0)
@@ -248,7 +249,11 @@ def log_marginal(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 
     Paper: sec-2
     """
-    prior = vae.prior()
+    return _normalised(vae, x, rule)[1]
+
+
+def _require_all_codes(prior: ExponentialFamily, rule: Rule) -> None:
+    """A posterior that is normalised over some of the codes, or over others, is none."""
     if prior.discrete is None:
         name = type(prior).__name__
         raise ValueError(f"{name} must say whether it has probabilities or a density: discrete = True or False")
@@ -258,11 +263,11 @@ def log_marginal(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
             raise ValueError(
                 f"the rule sums the prior to {mass:.8g}, not 1: take enumerate_states(vae.prior()) for its codes"
             )
-    return _normalised(vae, x, rule)[1]
 
 
 def _normalised(vae: VAE, x: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
     """log p(x, z_k) at all points, and log p(x)."""
+    _require_all_codes(vae.prior(), rule)
     joint = log_joint(vae, x, rule)
     total = torch.logsumexp(joint + rule.log_weights[:, None], 0)
     if rule.even and len(x):
@@ -288,7 +293,7 @@ def log_posterior(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
     """log p(z_k | x) in nats, shape ``(k, batch)``: a density where the latent space is continuous.
 
     Raises:
-        ValueError: a grid is too coarse for the posterior, see :func:`log_marginal`; or see :func:`log_joint`.
+        ValueError: see :func:`log_marginal`.
 
     Paper: sec-2
     """
@@ -313,7 +318,7 @@ def _encoder_log_prob(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
 def _expectation(log_q: Tensor, value: Tensor, rule: Rule) -> Tensor:
     """Σ_k w_k q(z_k) value_k; a point of probability zero contributes nothing."""
     weight = (log_q + rule.log_weights[:, None]).exp()
-    return torch.where(weight == 0, 0.0, weight * value).sum(0)  # NaN stays NaN
+    return (weight * torch.where(weight == 0, 0.0, value)).sum(0)  # NaN stays NaN, and a gradient of zero is none
 
 
 def posterior_kl(vae: VAE, x: Tensor, rule: Rule) -> Tensor:
@@ -365,7 +370,7 @@ def mean_field(log_joint: Tensor, n_bits: int, tolerance: float = 1e-12, max_swe
 
     Paper: sec-2, sec-4-1
     """
-    _require_float64(log_joint, "log_joint")
+    require_float64(log_joint, "log_joint")
     if len(log_joint) != 2**n_bits:
         raise ValueError(f"mean_field: {n_bits} bits need {2**n_bits} rows of log_joint, got {len(log_joint)}")
     require_finite("mean_field", log_joint)
@@ -421,6 +426,17 @@ def require_finite(what: str, log_joint: Tensor) -> None:
         raise ValueError(f"{what}: log p(x, z) must be finite: a state of probability zero has no place in the table")
 
 
-def _require_float64(tensor: Tensor, what: str) -> None:
+def require_float64(tensor: Tensor, what: str) -> None:
+    """Refuse a tensor of another precision: rounding would be larger than what an oracle is asked about.
+
+    Args:
+        tensor: any.
+        what: how the message calls it.
+
+    Raises:
+        ValueError: it is not float64, or no tensor.
+    """
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"oracles take torch tensors, {what} is a {type(tensor).__name__}: use torch.as_tensor")
     if tensor.dtype != torch.float64:
         raise ValueError(f"oracles compute in float64, {what} is {tensor.dtype}: use .double() on a copy")

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from efvae.families.bernoulli import require_bits
 from efvae.models import VAE, CategoricalOver, Conditional, MakeFamily, Prior
 
 __all__ = ["Harmonium"]
@@ -144,7 +145,11 @@ class Harmonium(nn.Module):
         ::
 
             log h(x) + ⟨ν(x), u⟩ + B(Wᵀ ν(x) + v) − log Z
+
+        Raises:
+            ValueError: the visible units are bits, and x has other values.
         """
+        require_bits(self.visible(self.visible_bias), x, "x")
         return self.visible_log_weight(x) - self.log_partition()
 
     def as_vae(self) -> VAE:

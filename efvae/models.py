@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from efvae.families import Bernoulli, Categorical, ExponentialFamily
+from efvae.families import Categorical, ExponentialFamily
+from efvae.families.bernoulli import require_bits
 
 __all__ = ["VAE", "CategoricalOver", "Conditional", "MakeFamily", "Prior", "require_settled"]
 
@@ -224,11 +225,7 @@ class VAE(nn.Module):
                 have to be asked and waited for, they are taken as they are.
         """
         p = self.decode(z)
-        if isinstance(p, Bernoulli) and x.device.type == "cpu" and not bool(((x == 0) | (x == 1)).all()):
-            raise ValueError(
-                f"a Bernoulli decoder is a law on 0 and 1, and x has values from {x.min():.3g} to {x.max():.3g}: "
-                "threshold or draw them, or take another family"
-            )
+        require_bits(p, x, "x")
         return p.log_prob(x)
 
     def decode(self, z: Tensor) -> ExponentialFamily:

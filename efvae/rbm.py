@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from efvae.families.bernoulli import require_bits
 from efvae.harmonium import Harmonium
 from efvae.models import VAE, Conditional, Prior
 
@@ -143,9 +144,13 @@ def joint_table(vae: VAE, x: Tensor, states: Tensor) -> Tensor:
         x: observations, shape ``(batch, *event)``.
         states: latent states, shape ``(k, *event)``.
 
+    Raises:
+        ValueError: the decoder is over bits, and x has other values.
+
     Paper: eq-4a, sec-2
     """
     decoder = vae.decoder(states)
+    require_bits(decoder, x, "x")
     nu = decoder.sufficient_statistic(x)
     weight = vae.prior().log_prob(states) - decoder.log_partition()
     return decoder.eta @ nu.T + weight[:, None] + decoder.log_base_measure(x)

@@ -39,7 +39,8 @@ class WordCounts:
         labels: class of each document from 0, int64, shape ``(documents,)``.
 
     Raises:
-        ValueError: shapes that do not fit together, or (on the CPU) a word number outside the vocabulary.
+        ValueError: shapes that do not fit together; or (on the CPU) row bounds that do not go through the entries, a
+            word number outside the vocabulary or twice in a document, or counts that are not positive whole numbers.
 
     Paper: sec-4-3
     """
@@ -56,12 +57,34 @@ class WordCounts:
                 f"WordCounts: expected n + 1 row bounds for n labels and as many words as counts; got "
                 f"{len(self.indptr)}, {len(self.labels)}, {len(self.indices)}, {len(self.counts)}"
             )
-        if self.indices.device.type == "cpu" and len(self.indices):  # elsewhere a look would wait for the device
-            low, high = int(self.indices.min()), int(self.indices.max())
-            if low < 0 or high >= len(self.smoothing):
-                raise ValueError(
-                    f"WordCounts: words must be in [0, {len(self.smoothing)}), got some from {low} to {high}"
-                )
+        if self.indices.device.type == "cpu":  # elsewhere a look would wait for the device
+            self._refuse_bounds()
+            self._refuse_entries()
+
+    def _refuse_bounds(self) -> None:
+        first, last, entries = int(self.indptr[0]), int(self.indptr[-1]), len(self.indices)
+        if first != 0 or last != entries or bool((self.indptr.diff() < 0).any()):
+            raise ValueError(
+                f"WordCounts: row bounds must rise from 0 to the {entries} entries, got some from {first} to {last}"
+            )
+
+    def _refuse_entries(self) -> None:
+        if not len(self.indices):
+            return
+        low, high = int(self.indices.min()), int(self.indices.max())
+        if low < 0 or high >= len(self.smoothing):
+            raise ValueError(f"WordCounts: words must be in [0, {len(self.smoothing)}), got some from {low} to {high}")
+        falls = (self.indices.diff() <= 0).nonzero().flatten() + 1  # where a document may begin, and only there
+        begins = self.indptr[torch.searchsorted(self.indptr, falls).clamp(max=len(self.labels))]
+        if bool((begins != falls).any()):
+            raise ValueError(
+                "WordCounts: the words of a document must ascend, each once: add up the counts of a word and sort"
+            )
+        if not bool(((self.counts > 0) & (self.counts == self.counts.round()) & self.counts.isfinite()).all()):
+            raise ValueError(
+                f"WordCounts: counts must be positive whole numbers, got some from {float(self.counts.min()):g} to "
+                f"{float(self.counts.max()):g}"
+            )
 
     @classmethod
     def from_dense(cls, counts: Tensor, labels: Tensor, smoothing: Tensor | None = None) -> Self:
@@ -130,15 +153,20 @@ class WordCounts:
             rows: their numbers, int64, shape ``(n,)``; or which ones, bool, shape ``(documents,)``.
 
         Raises:
-            ValueError: on a CPU, a number below 0 or beyond the last document.
+            ValueError: rows of another type or shape; on a CPU, a number below 0 or beyond the last document.
 
         Own: own-word-counts
         """
-        if rows.dtype == torch.bool and len(rows) == self.n_documents:
+        if rows.dtype == torch.bool and rows.shape == (self.n_documents,):
             rows = rows.nonzero().flatten()
+        if rows.dtype not in (torch.int64, torch.int32) or rows.ndim != 1:
+            raise ValueError(
+                f"select: rows must be numbers of documents, or a mask of all {self.n_documents}; got {rows.dtype} of "
+                f"shape {tuple(rows.shape)}"
+            )
         if rows.device.type == "cpu" and len(rows):  # a device would have to be waited for
             low, high = int(rows.min()), int(rows.max())
-            if low < 0 or high >= self.n_documents or rows.dtype == torch.bool:
+            if low < 0 or high >= self.n_documents:
                 raise ValueError(
                     f"select: rows must be numbers of the {self.n_documents} documents, from 0 on, or a mask of all; "
                     f"got {len(rows)} from {low} to {high}"

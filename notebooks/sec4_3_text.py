@@ -798,6 +798,12 @@ for m, depth, encoder in ((16, 2, "e1"), (32, 2, "e2")):
         f"  {min(fall):.1f} to {max(fall):.1f}; so much less it is {min(over_print):.1%} to {max(over_print):.1%} over print"
     )
     assert (first_part.config["epochs"], first_part.config["epochs_many"]) == (1000, 0)
+    for some in (first_part, *stored[cell]):
+        curve = zip(some.curve["epoch"], some.curve["nelbo_train"], strict=True)
+        late = statistics.median(nats for epoch, nats in curve if 900 < epoch <= 1000)
+        print(f"  {some.config['activation']}, seed {some.config['seed']}: median of epochs 901 to 1000 {late:.0f}")
+        if m == 32:
+            assert round(late) in ((245,) if some is first_part else (288, 297))
     if m == 16:
         assert (round(low, 1), sorted(map(round, ends))) == (190.3, [189, 192, 202])
         assert 20 < min(fall) < max(fall) < 21.5
@@ -811,6 +817,9 @@ for m, depth, encoder in ((16, 2, "e1"), (32, 2, "e2")):
 assert 41 < lower[32, 2, "e2", 0][0] < 42
 assert 1.5 < lower[32, 2, "e2", 0][1] < 2
 assert abs(leaky[32, 2, "e2", 0][0][1] - paper["test", (32, 2, "e2")]) < 1
+for cell in ((16, 2, "e1"), (32, 2, "e2"), (64, 2, "e2")):  # the page: within three nats of the print on test
+    found = [r for r in leaking if (r.config["bits"], r.config["d_hidden"], r.config["encoder"]) == cell]
+    assert all(abs(r.metrics["nelbo_test"] - paper["test", cell]) < 3 for r in found)
 for cell in ((16, 2, "e1"), (64, 2, "e2")):
     assert -2 < lower[*cell, 0][1] < 0.2
     assert abs(leaky[*cell, 0][0][1] - paper["test", cell]) < 1.5
@@ -957,6 +966,21 @@ assert ranges == {
     "decoder_2": ("0 to 8", "32 to 41", "31 to 43", "30 to 38", "10 to 39"),
 }
 assert set(most) == set(with_units)
+between_layers = [cell for cell in most if cell[1] == 2 or cell[2] == "e2"]
+print(f"Weights between hidden units: {len(between_layers)} cells, at least {min(most[c] for c in between_layers):.0%}")
+assert len(between_layers) == 20
+assert 0.31 < min(most[cell] for cell in between_layers) < 0.315
+dips = [
+    max(high - low for i, high in enumerate(found) for low in found[i:])
+    for found in (
+        r.curve["silent_encoder_2"] for (kind, cell), r in counted.items() if kind == "relu" and cell[2] == "e2"
+    )
+]
+print(f"ReLUs of the second layer of e2: the share falls by {100 * max(dips):.1f} points at most")
+assert 0.1 < max(dips) < 0.105
+for (kind, (m, depth, _)), r in counted.items():  # leaky units that are not back
+    if kind != "relu" and depth == 2:
+        assert r.metrics["silent_decoder_2"] > 0.25 or m > 8
 assert min(most[row.cell] for row in misses) > 1 / 3
 assert max(most[cell] for cell in most if cell[1] == 1 and cell[2] != "e2") < 0.03
 for cell in ((m, 0, "e2") for m in (8, 16, 32)), ((m, 2, "e3") for m in text_table.BITS):
@@ -988,7 +1012,7 @@ for r in records.load(text_units.STEM):
             )
         print(f"{c['bits']:10} {c['encoder']:>4} {c['d_hidden']:3} {c['epochs']:5}  {silent_of(r)}{told}")
 
-# %% mystnb={"figure": {"name": "own-text-silent-figure", "caption": "The first epochs of each cell with hidden units, seed 0: share of the units of a layer that are above zero for none of the training documents. Epoch 0 is before training. One line for each cell."}, "image": {"alt": "Four panels. First layer of e2: from a quarter before training, ReLUs rise to a half or more after one epoch and stay, leaky units rise as far at most and mostly fall again, below a quarter. Second layer of e2: from a half, ReLUs stay there or rise, leaky units fall. First or only hidden layer of the decoder: all near zero. Second hidden layer of the decoder: ReLUs rise from near zero to about a third or more in one epoch and stay, leaky units rise as much and then fall."}}
+# %% mystnb={"figure": {"name": "own-text-silent-figure", "caption": "The first epochs of each cell with hidden units, seed 0: share of the units of a layer that are above zero for none of the training documents. Epoch 0 is before training. One line for each cell."}, "image": {"alt": "Four panels. First layer of e2: from a quarter before training, ReLUs rise to between four and six tenths after one epoch and stay or rise further, leaky units rise no further and mostly fall again, below a quarter; two of them stay near a half. Second layer of e2: from a half, ReLUs stay there or rise, most leaky units fall, two stay. First or only hidden layer of the decoder: all near zero. Second hidden layer of the decoder: ReLUs rise from near zero to about a third or more in one epoch and stay, leaky units rise as much and then fall, but little in two of the three cells with 8 bits."}}
 titles = ("encoder $e_2$, first layer", "encoder $e_2$, second", "decoder, first or only", "decoder, second")
 figure = plots.silent_units(
     {

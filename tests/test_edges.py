@@ -778,8 +778,88 @@ def test_a_rule_that_does_not_hold_the_codes_of_the_prior_is_refused() -> None:
     vae, rule, x = small_vae()
     half = exact.Rule(rule.points[:4], rule.log_weights[:4])
     for wrong in (half, exact.grid([-3.0] * 3, [4.0] * 3, 8)):
-        with pytest.raises(ValueError, match=r"the rule sums the prior to .*, not 1: take enumerate_states"):
-            exact.log_marginal(vae, x, wrong)
+        for oracle in (exact.log_marginal, exact.log_posterior, consistency.is_consistent):
+            with pytest.raises(ValueError, match=r"the rule sums the prior to .*, not 1: take enumerate_states"):
+                oracle(vae, x, wrong)
+    signs = exact.Rule(2 * rule.points - 1, rule.log_weights)
+    with pytest.raises(ValueError, match=r"the rule has values from -1 to 1: take enumerate_states\(vae.prior\(\)\)"):
+        log_bilinear.joint_table(vae, x, signs)
+    assert len(log_bilinear.joint_table(vae, x, half).values) == 4  # a theorem of points that are listed
+
+
+def test_values_that_are_no_bits_are_refused_wherever_they_come_in() -> None:
+    vae, rule, x = small_vae()
+    u, v = torch.zeros(5, dtype=F64), torch.zeros(3, dtype=F64)
+    harmonium = Harmonium(Bernoulli, Bernoulli, torch.zeros(5, 3, dtype=F64), u, v)
+    for oracle in (
+        lambda x: exact.log_marginal(vae, x, rule),
+        lambda x: vae.log_likelihood(x, rule.points[:, None]),
+        lambda x: rbm.joint_table(vae, x, rule.points),
+        harmonium.log_marginal,
+    ):
+        assert oracle(x).isfinite().all()
+        with pytest.raises(
+            ValueError, match=r"Bernoulli is a law on 0 and 1, and x has values from 0 to 0\.5: threshold"
+        ):
+            oracle(x / 2)
+        with pytest.raises(ValueError, match="x has 5 values that are NaN"):
+            oracle(x.index_fill(0, torch.tensor([2]), torch.nan))
+
+
+def test_oracles_say_what_they_take() -> None:
+    vae, rule, x = small_vae()
+    with pytest.raises(ValueError, match=r"oracles take torch tensors, x is a ndarray: use torch.as_tensor"):
+        exact.log_marginal(vae, x.numpy(), rule)
+    with pytest.raises(ValueError, match="points must be finite"):
+        exact.Rule(rule.points.index_fill(0, torch.tensor([2]), torch.inf), rule.log_weights)
+    with pytest.raises(ValueError, match="logarithms of weights below infinity"):
+        exact.Rule(rule.points, rule.log_weights.index_fill(0, torch.tensor([2]), torch.nan))
+    table = exact.log_joint(vae, x, rule)
+    with pytest.raises(ValueError, match=r"in float64, statistic is torch.float32"):
+        family_gap(table, code_products(3, 1).float())
+
+
+def test_a_joint_law_is_no_posterior() -> None:
+    vae, rule, x = small_vae()
+    posterior, starts = exact.log_posterior(vae, x, rule), torch.zeros(1, len(x), 3, dtype=F64)
+    found, _ = best_free_encoder(Bernoulli, posterior, rule, starts)
+    assert bool((found >= 0).all())
+    with pytest.raises(ValueError, match=r"the rule sums log_post to masses from .*, not 1: give log_posterior"):
+        best_free_encoder(Bernoulli, exact.log_joint(vae, x, rule), rule, starts)
+
+
+def test_the_least_gap_of_a_family_that_lacks_states() -> None:
+    """Against a search over the family itself."""
+    vae, rule, x = small_vae()
+    base = torch.tensor([0.3, 0.0, -0.5, 0.0, 0.0, 0.2, 0.0, -torch.inf], dtype=F64)
+    posterior = exact.log_posterior(vae, x, rule)
+    family = partial(Tabular, states=rule.points, statistic=rule.points, log_base=base)
+    searched, _ = best_free_encoder(family, posterior, rule, torch.zeros(1, len(x), 3, dtype=F64))
+    torch.testing.assert_close(family_gap(posterior, rule.points, base), searched, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("wrong", [[0.0, torch.nan, 0.0, 0.0], [torch.inf, 0.0, 0.0, 0.0], [-torch.inf] * 4])
+def test_a_base_measure_is_a_measure(wrong: list[float]) -> None:
+    states = all_bits(2)
+    with pytest.raises(ValueError, match="log_base must be below infinity, and finite for at least one state"):
+        Tabular(torch.zeros(2, dtype=F64), states, states, torch.tensor(wrong, dtype=F64))
+
+
+def test_a_support_that_leaves_states_out_is_no_expectation() -> None:
+    class Forgetful(Bernoulli):
+        def with_eta(self, eta: Tensor) -> Forgetful:
+            return Forgetful(eta)
+
+        def support(self) -> Tensor:
+            return super().support()[1:]
+
+    for dtype in (torch.float32, F64):
+        eta = torch.tensor([[30.0, 40.0]], dtype=dtype)  # where the state left out is never seen
+        assert Exact().expectation(Bernoulli(eta), lambda z: z.sum(-1)).item() == pytest.approx(2)
+        with pytest.raises(
+            ValueError, match=r"the support of Forgetful sum to 0\.75, not 1: support\(\) must list all"
+        ):
+            Exact().expectation(Forgetful(eta), lambda z: z.sum(-1))
 
 
 def test_other_first_mistakes_are_one_line() -> None:
@@ -1034,3 +1114,20 @@ def test_states_without_a_base_measure_are_not_of_the_support():
     assert exact.posterior_kl(vae, x, rule).abs().max() < 1e-12
     assert consistency.is_consistent(vae, x, rule)
     assert log_bilinear.distance(log_bilinear.joint_table(vae, x, rule)) < 1e-9
+
+
+def test_a_state_that_the_family_lacks_has_no_gradient() -> None:
+    """−∞ times zero in the backward pass: an expectation, and the training of an encoder."""
+    vae, rule, x = small_vae()
+    base = torch.tensor([0.3, 0.0, -0.5, 0.0, 0.0, 0.2, 0.0, -torch.inf], dtype=F64)
+    family = partial(Tabular, states=rule.points, statistic=rule.points, log_base=base)
+    eta = torch.zeros(2, 3, dtype=F64, requires_grad=True)
+    q = family(eta)
+    Exact().expectation(q, q.log_prob).sum().backward()
+    assert eta.grad is not None
+    assert eta.grad.isfinite().all()
+    one = x[:1]
+    found = train_encoder(
+        VAE(vae.prior, vae.decoder, Conditional(nn.Linear(5, 3).double(), family)), one, torch.ones(1, dtype=F64), rule
+    )
+    assert found == pytest.approx(float(family_gap(exact.log_posterior(vae, one, rule), rule.points, base)), abs=1e-8)

@@ -15,7 +15,7 @@ from torch import Tensor
 from efvae.estimators import ARM, DisARM, Estimator, Exact, Reinforce, StraightThrough
 from efvae.families import Bernoulli, Gaussian, all_bits
 from efvae.objectives import elbo
-from tests.bit_problems import DRAWS, Problem, draw, seeded, z_mean
+from tests.bit_problems import DRAWS, Problem, draw, seeded, z_mean, z_variance
 from tests.cases import Z_MAX
 from tests.models import binary_vae, bits
 
@@ -36,6 +36,14 @@ def slope(f: Callable[[Tensor], Tensor], eta: Tensor) -> Tensor:
     return p * (1 - p) * (Bernoulli(eta).log_prob(z.detach()).exp()[:, None] * derivative).sum(0)
 
 
+def slope_variance(f: Callable[[Tensor], Tensor], eta: Tensor) -> Tensor:
+    """σ'(η)² Var ∂f/∂z by enumeration: of one draw."""
+    z = all_bits(2).requires_grad_()
+    (derivative,) = torch.autograd.grad(f(z).sum(), z)
+    q, p = Bernoulli(eta).log_prob(z.detach()).exp()[:, None], torch.sigmoid(eta)
+    return (p * (1 - p)).square() * ((q * derivative.square()).sum(0) - (q * derivative).sum(0).square())
+
+
 def exact_gradient(f: Callable[[Tensor], Tensor], eta: Tensor) -> Tensor:
     live = eta.clone().requires_grad_()
     return torch.autograd.grad(Exact().expectation(Bernoulli(live), f), live)[0]
@@ -52,6 +60,8 @@ def test_straight_through_is_biased_and_says_so() -> None:
     drawn = draw(StraightThrough(2), ETA, f, 3)
     assert z_mean(drawn, slope(f, ETA)) < Z_MAX
     assert z_mean(drawn, exact_gradient(f, ETA)) > 10 * Z_MAX
+    assert z_variance(drawn, slope_variance(f, ETA) / 2) < Z_MAX
+    assert z_variance(drawn, slope_variance(f, ETA)) > 3 * Z_MAX
 
 
 @pytest.mark.parametrize("name", AFFINE)

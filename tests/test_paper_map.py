@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from efvae import records, text_table
-from tools import pages, paper_map
+from efvae import records, sweep, text_table
+from tools import open_work, pages, paper_map
 from tools.paper_map import ROOT, Item, Pointers
 
 GROUPS = paper_map.read_map()
@@ -169,6 +169,31 @@ def test_pages_name_every_item_and_every_number(tmp_path):
     paper = sorted(int(number.strip(" *").split(" / ")[0]) for number in numbers)
     assert paper == sorted(round(row.paper) for row in rows)
     assert text[0].startswith("| 0 | 8 | 423 / ")  # test, e1
+
+
+def test_what_is_open_in_table_2_is_named_with_commands_that_are_understood():
+    told = "\n".join(open_work.section(ROOT / "results"))
+    cells = text_table.cells_of()
+    few = [cell for cell, found in cells.items() if len(found) < 3]
+    assert (f"{len(few)} of 36 cells have fewer than 3" in told) == bool(few)
+    missed = [row for row in text_table.entries(cells, text_table.printed()) if row.verdict == "miss"]
+    assert sum(line.startswith("| ") and line[2].isdigit() for line in told.splitlines()) == len(missed)
+    for row in missed:
+        assert f"{row.paper:.0f} | {row.ours:.1f} |" in told
+    commands = [line for line in told.splitlines() if line.startswith("efvae sweep ")]
+    covered = []
+    for command in commands:
+        words = command.split()
+        grid = dict(word.split("=") for word in words[words.index("--grid") + 1 :])
+        cells_here = sweep.cells_of(
+            sweep.experiment(words[2]), [{key: value.split(",") for key, value in grid.items()}]
+        )
+        covered += [cell.config for cell in cells_here]
+    assert len(commands) == 5
+    for cell in few:
+        assert text_table.config(cell, 2) in covered
+    for row in missed:
+        assert dataclasses.replace(text_table.config(row.cell), activation="leaky_relu") in covered
 
 
 def test_a_closed_row_links_what_was_found(monkeypatch):

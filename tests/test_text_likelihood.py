@@ -502,6 +502,20 @@ def test_wrong_input():
     model, x = make(3, 0), corpus()
     with pytest.raises(ValueError, match="the model has 20 words, the documents 19"):
         ev.evaluate(model, x, corpus(k=19))
+    with pytest.raises(ValueError, match="expected at least 2 documents, for standard errors; got 1"):
+        ev.evaluate(model, x, corpus(1))
+    joint, eta, code = TextJoint(model.decode, 3, 20, DOUBLE), model.encode(x), torch.zeros(8, dtype=torch.float64)
+    for wrong, line in (
+        ((x, eta[:, :2]), r"eta must have the shape \(25, 3\), got \(25, 2\)"),
+        ((x, eta[:1]), r"eta must have the shape \(25, 3\), got \(1, 3\)"),
+        ((corpus(k=19), eta), "the decoder has 20 words, the documents 19"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            enumerate_codes(joint, *wrong)
+    with pytest.raises(ValueError, match=r"weight must have the shape \(8,\), got \(7,\)"):
+        enumerate_codes(joint, x, eta, weight=code[:7])
+    with pytest.raises(ValueError, match=r"log_prior must have the shape \(8,\) or \(25, 8\), got \(25, 1\)"):
+        enumerate_codes(joint, x, eta, log_prior=code[:1].expand(25, 1))
     with pytest.raises(ValueError, match="expected logits of shape"):
         TextJoint(model.decode, 3, 21, DOUBLE)
     with pytest.raises(ValueError, match="at least one bit, got 0"):

@@ -171,6 +171,9 @@ def test_telling_words_and_the_table_of_neighbours():
     assert [line[:3] for line in lines] == [
         ["query", "0", "rugs"], ["0", "2", "rugs"], ["1", "1", "rugs"], ["2", "0", "pets"]]  # fmt: skip
     assert lines[2][3:] == ["sat", "the"]
+    for pair, line in (((codes, codes[:2]), "2 codes for 1 test"), ((codes[:3], codes[2:3]), "3 codes for 4 training")):
+        with pytest.raises(ValueError, match=f"neighbours_text: {line} documents"):
+            neighbours.neighbours_text(pair, x, x.select(torch.tensor([2])), 0, ("abcd", "pr"))
 
 
 def raising(call):

@@ -28,6 +28,7 @@ from efvae.text.batches import Documents
 from efvae.text.fused import code_costs, code_table, word_sums
 from efvae.text.model import ACTIVATIONS, TextVAE, divergence
 from efvae.text.passes import descend
+from efvae.text.selection import hold_out
 from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
 from efvae.train import TrainingError
 from efvae.word_counts import WordCounts, base_measure_floor, cross_entropy, log_saturated
@@ -678,7 +679,43 @@ def test_training_refuses_what_would_train_nothing(documents):
         Phase(1, DisARM)
     with pytest.raises(ValueError, match=r"test must be Documents, got WordCounts: write Documents\(test\)"):
         Corpora(Documents(x), x)
+    with pytest.raises(ValueError, match=r"expected an estimator such as DisARM\(1\), got None"):
+        Phase(3, None)
+    for clip in (-1, math.nan):
+        with pytest.raises(ValueError, match="clip must be a norm, at least 0"):
+            Run(TextVAE(K, 3), clip=clip)
+    other = synthetic_text(curved_law(K + 1, 4, 10, 30), 20, 20).train
+    with pytest.raises(ValueError, match=rf"vocabularies of different sizes: \[{K}, {K + 1}\]"):
+        Corpora(Documents(x), Documents(other))
+    with pytest.raises(ValueError, match=f"the model has {K + 1} words, the documents {K}"):
+        train_together([Run(TextVAE(K + 1, 3))], corpora, [Phase(1, DisARM())])
+    with pytest.raises(ValueError, match="aside must be a whole number of at least 0, got -5"):
+        hold_out(x, -5)
     assert run.epoch == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"counts": lambda x: -x.counts}, "counts must be positive whole numbers, got some from -"),
+        ({"counts": lambda x: x.counts / 2}, "counts must be positive whole numbers, got some from 0.5"),
+        ({"counts": lambda x: x.counts * math.nan}, "counts must be positive whole numbers, got some from nan"),
+        ({"indices": lambda x: x.indices.clone().index_fill_(0, torch.tensor([1]), int(x.indices[0]))}, "each once"),
+        ({"indices": lambda x: x.indices.flip(0)}, "words of a document must ascend"),
+        ({"indptr": lambda x: x.indptr + 1}, "row bounds must rise from 0 to the .* entries, got some from 1"),
+        ({"indptr": lambda x: x.indptr.flip(0)}, "row bounds must rise from 0"),
+    ],
+)
+def test_counts_that_are_none_are_refused(documents, change, message):
+    x, dense = documents
+    (name, made), *_ = change.items()
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(x, **{name: made(x)})
+    # documents without a word, at all places
+    sparse = dense - x.smoothing
+    sparse[[0, 1, 7, -1]] = 0
+    again = WordCounts.from_dense(sparse.round(), x.labels)
+    assert again.empty().tolist() == [0, 1, 7, len(sparse) - 1]
 
 
 def test_documents_are_selected_by_number_or_by_a_mask(documents):
@@ -689,6 +726,8 @@ def test_documents_are_selected_by_number_or_by_a_mask(documents):
     for rows in ([-2], [x.n_documents], [0, -1]):
         with pytest.raises(ValueError, match=f"rows must be numbers of the {x.n_documents} documents, from 0 on"):
             x.select(torch.tensor(rows))
-    with pytest.raises(ValueError, match="or a mask of all; got 2 from 0 to 1"):
+    with pytest.raises(ValueError, match=r"or a mask of all 40; got torch.bool of shape \(2,\)"):
         x.select(torch.tensor([True, False]))
+    with pytest.raises(ValueError, match=r"or a mask of all 40; got torch.bool of shape \(40, 1\)"):
+        x.select(mask[:, None])
     assert x.select(torch.tensor([], dtype=torch.int64)).n_documents == 0

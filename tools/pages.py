@@ -15,7 +15,7 @@ import yaml
 from efvae import text_table
 from efvae.records import Record, load
 from efvae.scoreboard import SEEDS_FOR_SPREAD
-from tools import paper_map
+from tools import open_work, paper_map
 from tools.paper_map import Item, Pointers
 from tools.sources import ROOT
 
@@ -216,6 +216,8 @@ def scoreboard_page(pages: set[str]) -> str:
         lines += _score_section(item, list(group), pages)
         if item == "tab-1":
             lines += photographs_section(load("sec4_2_images", ROOT / "results", **PHOTOGRAPHS))
+        if item == "tab-2":
+            lines += open_work.section(ROOT / "results")
     return "\n".join(lines)
 
 

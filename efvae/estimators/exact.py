@@ -55,8 +55,8 @@ class Exact:
         """See :meth:`Estimator.expectation <efvae.estimators.base.Estimator.expectation>`; draws nothing.
 
         Raises:
-            ValueError: q has neither a finite support nor few enough Gaussian coordinates; or more nodes than
-                :data:`MAX_NODES`.
+            ValueError: q has neither a finite support nor few enough Gaussian coordinates; more nodes than
+                :data:`MAX_NODES`; or (on a CPU) the support of q leaves values out, whose probabilities are missed.
         """
         if isinstance(q, (Gaussian, GaussianFixedVariance)):
             n = q.event_shape[0]
@@ -68,9 +68,22 @@ class Exact:
         states = q.support()
         z = states.reshape(len(states), *[1] * len(q.batch_shape), *q.event_shape)
         z = z.expand(-1, *q.batch_shape, *q.event_shape)
+        if z.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere it would be waited for
+            _require_all(q, z)
         weight, value = q.log_prob(z).exp(), f(z)
         # A state of probability zero contributes nothing, also where f is −inf there.
-        return torch.where(weight == 0, 0.0, weight * value).sum(0)  # NaN stays NaN
+        return (weight * torch.where(weight == 0, 0.0, value)).sum(0)  # NaN stays NaN, and a gradient of zero is none
+
+
+@torch.no_grad()
+def _require_all(q: ExponentialFamily, z: Tensor) -> None:
+    """A support that leaves values out would give a part of the expectation; η = 0 tells, with the least rounding."""
+    mass = q.with_eta(q.eta.new_zeros(q.eta.shape[-1])).log_prob(z).exp().sum(0)
+    if bool(((mass - 1).abs() > math.sqrt(torch.finfo(mass.dtype).eps)).any()):
+        raise ValueError(
+            f"Exact: at η = 0 the probabilities of the support of {type(q).__name__} sum to {float(mass.mean()):.6g}, "
+            "not 1: support() must list all values"
+        )
 
 
 def gauss_hermite_nodes(nodes: int, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from efvae.families.base import ExponentialFamily, check_state_count, uniform
 
-__all__ = ["Bernoulli", "all_bits"]
+__all__ = ["Bernoulli", "all_bits", "require_bits"]
 
 
 def all_bits(n: int, like: Tensor | None = None) -> Tensor:
@@ -28,6 +28,30 @@ def all_bits(n: int, like: Tensor | None = None) -> Tensor:
     codes = torch.arange(2**n, device=device)
     shifts = torch.arange(n - 1, -1, -1, device=device)
     return ((codes[:, None] >> shifts) & 1).to(dtype)
+
+
+def require_bits(
+    law: object, x: Tensor, what: str, mend: str = "threshold or draw them, or take another family"
+) -> None:
+    """Refuse values that no law of bits gives: what comes out would look like a log-probability.
+
+    Args:
+        law: whose values they are; nothing is asked of another family's than :class:`Bernoulli`.
+        x: the values. On an accelerator, which would have to be asked and waited for, they are taken as they are.
+        what: how the message calls them.
+        mend: what it advises.
+
+    Raises:
+        ValueError: there are other values than 0 and 1.
+    """
+    if not isinstance(law, Bernoulli) or x.device.type != "cpu" or bool(((x == 0) | (x == 1)).all()):
+        return
+    if bool(x.isnan().any()):
+        raise ValueError(f"{what} has {int(x.isnan().sum())} values that are NaN: mend or drop them")
+    raise ValueError(
+        f"Bernoulli is a law on 0 and 1, and {what} has values from {float(x.min()):.3g} to {float(x.max()):.3g}: "
+        f"{mend}"
+    )
 
 
 class Bernoulli(ExponentialFamily):

@@ -29,7 +29,8 @@ class Tabular(ExponentialFamily):
         log_base: log h of each state in nats, shape ``(k,)``; default 0; −inf for a state that has none.
 
     Raises:
-        ValueError: the tables do not fit each other.
+        ValueError: the tables do not fit each other; or (on the CPU) h is infinite or NaN somewhere, or zero
+            everywhere.
 
     Paper: asm-1, eq-4a, eq-4b
     """
@@ -46,6 +47,9 @@ class Tabular(ExponentialFamily):
                 f"({len(states)}, {eta.shape[-1]}) and a log_base of shape ({len(states)},), "
                 f"got {tuple(statistic.shape)} and {tuple(self.log_base.shape)}"
             )
+        on_cpu = self.log_base.device.type == "cpu"  # elsewhere a look would wait for the device
+        if on_cpu and not (bool((self.log_base < torch.inf).all()) and bool((self.log_base > -torch.inf).any())):
+            raise ValueError("Tabular: log_base must be below infinity, and finite for at least one state")
 
     @property
     def event_shape(self) -> torch.Size:
@@ -83,4 +87,4 @@ class Tabular(ExponentialFamily):
             return self.states[index.reshape(*sample_shape, *self.batch_shape)]
 
     def support(self) -> Tensor:
-        return self.states[self.log_base > -torch.inf]
+        return self.states[self.log_base != -torch.inf]

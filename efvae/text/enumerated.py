@@ -116,9 +116,13 @@ def enumerate_codes(
         weight: weights of the codes in the affine fits, shape ``(2**m,)``; :func:`aggregated` of ``eta`` without.
         log_prior: log p(z) if it is not uniform, shape ``(2**m,)`` or ``(documents, 2**m)``.
 
+    Raises:
+        ValueError: documents of another vocabulary than the decoder's, or one of the shapes is another.
+
     Paper: eq-1a, eq-13
     Own: own-text-likelihood
     """
+    _require_shapes(joint, x, eta, weight, log_prior)
     eta = eta.double()
     law_high, law_low = _halves(eta)
     weight = aggregated(eta) if weight is None else weight
@@ -135,3 +139,20 @@ def enumerate_codes(
         prior = 0.0 if log_prior is None else log_prior[rows, here] if log_prior.ndim > 1 else log_prior[here]
         fit.add(chunk, weight[here], table[:, here] - prior)
     return Enumerated(total, expected + Bernoulli(eta).entropy(), table, *fit.residuals())
+
+
+def _require_shapes(
+    joint: TextJoint, x: WordCounts, eta: Tensor, weight: Tensor | None, log_prior: Tensor | None
+) -> None:
+    if x.n_words != joint.n_words:
+        raise ValueError(f"enumerate_codes: the decoder has {joint.n_words} words, the documents {x.n_words}")
+    n, k = x.n_documents, 2**joint.bits
+    for name, value, shapes in (
+        ("eta", eta, [(n, joint.bits)]),
+        ("weight", weight, [(k,)]),
+        ("log_prior", log_prior, [(k,), (n, k)]),
+    ):
+        if value is not None and tuple(value.shape) not in shapes:
+            raise ValueError(
+                f"enumerate_codes: {name} must have the shape {' or '.join(map(str, shapes))}, got {tuple(value.shape)}"
+            )

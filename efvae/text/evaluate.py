@@ -158,8 +158,8 @@ def evaluate(
         budget: how much to compute.
 
     Raises:
-        ValueError: documents with another vocabulary than the model's or of different smoothing, or more bits than
-            ``budget.codes`` can tell of.
+        ValueError: documents with another vocabulary than the model's or of different smoothing, fewer than two of
+            them, or more bits than ``budget.codes`` can tell of.
 
     Paper: sec-4-3, eq-1b
     Own: own-text-gap, own-text-distance
@@ -168,6 +168,8 @@ def evaluate(
     for x in (train, test):
         if x.n_words != model.n_words:
             raise ValueError(f"evaluate: the model has {model.n_words} words, the documents {x.n_words}")
+        if x.n_documents < 2:
+            raise ValueError(f"evaluate: expected at least 2 documents, for standard errors; got {x.n_documents}")
     if not torch.equal(train.smoothing, test.smoothing):
         raise ValueError("evaluate: train and test have different smoothing: build both with the same f")
     if model.bits > budget.enumerate_bits and model.bits + 1 >= budget.codes:

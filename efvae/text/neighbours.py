@@ -58,10 +58,13 @@ def neighbours_text(
         n: words of each document.
 
     Raises:
-        ValueError: no such document, or k out of range.
+        ValueError: no such document, k out of range, or codes that are not those of the documents.
 
     Own: own-retrieval
     """
+    for name, code, x in (("training", codes[0], train), ("test", codes[1], test)):
+        if len(code) != x.n_documents:
+            raise ValueError(f"neighbours_text: {len(code)} codes for {x.n_documents} {name} documents")
     words, groups = names
     totals = train.word_totals()
     background = (totals + 1 / len(totals)) / (totals + 1 / len(totals)).sum()

@@ -39,7 +39,7 @@ class Corpora:
         held_out: evaluated likewise; None for none.
 
     Raises:
-        ValueError: word counts that are not cut into batches.
+        ValueError: word counts that are not cut into batches, or documents with different vocabularies.
 
     Own: own-text-training
     """
@@ -52,6 +52,9 @@ class Corpora:
         for name in ("train", "test", "held_out"):
             if isinstance(getattr(self, name), WordCounts):
                 raise ValueError(f"Corpora: {name} must be Documents, got WordCounts: write Documents({name})")
+        sizes = {x.n_words for x in (self.train, self.test, self.held_out) if x is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"Corpora: the documents have vocabularies of different sizes: {sorted(sizes)}")
 
     @property
     def figures(self) -> tuple[str, ...]:

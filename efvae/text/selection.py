@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from efvae.train import Curve
+from efvae.values import check_whole
 from efvae.word_counts import WordCounts
 
 __all__ = ["hold_out", "lowest"]
@@ -21,10 +22,11 @@ def hold_out(x: WordCounts, aside: int) -> tuple[WordCounts, WordCounts | None]:
         aside: how many are held out; 0: none.
 
     Raises:
-        ValueError: as many as there are, or more.
+        ValueError: a negative number, as many as there are, or more.
 
     Own: own-text-training
     """
+    check_whole("hold_out", "aside", aside, 0)
     if aside >= x.n_documents:
         raise ValueError(f"held_out must be less than the {x.n_documents} training documents; got {aside}")
     if not aside:

@@ -17,7 +17,7 @@ from efvae.estimators import Estimator
 from efvae.text.model import TextVAE
 from efvae.text.passes import Corpora, evaluate, passes
 from efvae.train import Curve, TrainingError
-from efvae.values import check_whole
+from efvae.values import check_whole, shown
 
 __all__ = ["Corpora", "Phase", "Run", "evaluate", "train_together"]
 
@@ -31,7 +31,7 @@ class Phase:
         estimator: of the gradient.
 
     Raises:
-        ValueError: a negative number of epochs, or an estimator's class in place of one.
+        ValueError: a negative number of epochs, or something else in place of an estimator, such as its class.
 
     Paper: app-c2
     """
@@ -44,6 +44,8 @@ class Phase:
         if isinstance(self.estimator, type):
             name = self.estimator.__name__
             raise ValueError(f"Phase: expected an estimator, got the class {name}: write {name}()")
+        if not isinstance(self.estimator, Estimator):
+            raise ValueError(f"Phase: expected an estimator such as DisARM(1), got {shown(self.estimator)}")
 
 
 class _Clock(nn.Module):
@@ -78,6 +80,7 @@ class Run:
 
     Raises:
         efvae.checkpoint.CheckpointError: the checkpoint is damaged or of another configuration.
+        ValueError: a negative norm.
 
     Own: own-text-training
     """
@@ -92,6 +95,8 @@ class Run:
         name: str = "the model",
         clip: float = 0.0,
     ) -> None:
+        if not clip >= 0:
+            raise ValueError(f"Run: clip must be a norm, at least 0; got {clip}")
         self.name, self.clip = name, clip
         self.model, self.best = model, copy.deepcopy(model)
         device = model.writer.device
@@ -187,8 +192,8 @@ def train_together(
     Raises:
         TrainingError: the NELBO of some models became NaN or infinite; the others are trained to the end before, and
             the checkpoints on disk are the last sound ones.
-        ValueError: no model, steps without a document, or fewer than two test documents: each half selects the epoch
-            of the other.
+        ValueError: no model, one of another vocabulary, no document in a step, no epoch between checkpoints, or fewer
+            than two test documents: each half selects the epoch of the other.
 
     Paper: app-c2, sec-4-3
     """
@@ -225,6 +230,11 @@ def _refuse(runs: Sequence[Run], corpora: Corpora, batch_size: int, checkpoint_e
     check_whole("train_together", "checkpoint_every", checkpoint_every, 1)
     if not runs:
         raise ValueError("train_together: expected at least one model to train, got none")
+    for run in runs:
+        if run.model.n_words != corpora.train.n_words:
+            raise ValueError(
+                f"train_together: {run.name} has {run.model.n_words} words, the documents {corpora.train.n_words}"
+            )
     if corpora.test.n_documents < 2:
         raise ValueError(f"train_together: expected at least 2 test documents, got {corpora.test.n_documents}")
 
