@@ -12,7 +12,7 @@ from efvae.records import Record, load
 from efvae.scoreboard import SEEDS_FOR_SPREAD
 from efvae.text_table import Cell, Entry
 
-RUN = "efvae sweep sec4_3_text --device cuda --together 12 --grid"
+RUN = "efvae sweep sec4_3_text --device cuda --together 12 \\\n  --grid"
 HEAD = """\
 ### What is open in Table 2
 
