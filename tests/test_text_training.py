@@ -28,6 +28,7 @@ from efvae.text.batches import Documents
 from efvae.text.fused import code_costs, code_table, word_sums
 from efvae.text.model import ACTIVATIONS, TextVAE, divergence
 from efvae.text.passes import descend
+from efvae.text.rbm import TextRBM
 from efvae.text.selection import hold_out
 from efvae.text.training import Corpora, Phase, Run, evaluate, train_together
 from efvae.train import TrainingError
@@ -658,6 +659,19 @@ def test_a_clipped_step_has_the_direction_of_the_gradient_and_the_norm_that_is_a
 def test_a_norm_that_is_no_bound_is_refused(clip):
     with pytest.raises(ValueError, match=r"clip must be a (finite )?number"):
         dataclasses.replace(CONFIG, clip=clip)
+
+
+def test_a_model_tells_documents_of_another_vocabulary(documents):
+    x, _ = documents
+    model, rbm = TextVAE(K + 1, 3), TextRBM.initial(torch.full((K + 1,), 1 / (K + 1)), 3, torch.Generator())
+    for call in (model.encode, model.begin_at, model.silent_units, rbm.encode, rbm.nll):
+        with pytest.raises(ValueError, match=f"the model has {K + 1} words, the documents {K}"):
+            call(x)
+    for sizes, line in (((2.5, 3), "n_words .* at least 2, got 2.5"), ((K, 0), "bits .* at least 1, got 0")):
+        with pytest.raises(ValueError, match=line):
+            TextVAE(*sizes)
+    with pytest.raises(ValueError, match=r"width must be a whole number of at least 1, got 0"):
+        TextVAE(K, 3, width=0)
 
 
 def test_training_refuses_what_would_train_nothing(documents):

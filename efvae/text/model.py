@@ -19,6 +19,7 @@ from efvae.text.dense import AnyBatch, DenseDocuments
 from efvae.text.distinct import distinct
 from efvae.text.fused import FrozenLayer, code_costs, code_table, word_sums
 from efvae.text.listed import LISTED, expected_partition, word_partition
+from efvae.values import check_whole
 from efvae.word_counts import WordCounts
 
 __all__ = ["ACTIVATIONS", "ENCODERS", "LISTED_BITS", "WIDTH", "TextVAE", "divergence", "exact_bits", "table_cost"]
@@ -117,8 +118,7 @@ class TextVAE(nn.Module):
             if choice not in choices:
                 raise ValueError(f"{what} must be one of {', '.join(choices)}; got {choice!r}")
         for name, value, low in (("n_words", n_words, 2), ("bits", bits, 1), ("width", width, 1)):
-            if value < low:
-                raise ValueError(f"{name} must be at least {low}; got {value}")
+            check_whole("TextVAE", name, value, low)
         if depth not in (0, 1, 2):
             raise ValueError(f"depth must be 0, 1 or 2 hidden layers; got {depth}")
         self.n_words, self.bits, self.encoder, self.depth, self.dtype = n_words, bits, encoder, depth, dtype
@@ -167,10 +167,18 @@ class TextVAE(nn.Module):
         Args:
             x: the training documents.
 
+        Raises:
+            ValueError: documents of another vocabulary.
+
         Own: own-not-the-optimum
         """
+        self._refuse_another_vocabulary(x)
         totals = x.word_totals() + 1 / x.n_words
         self.writer_bias.copy_((totals / totals.sum()).log())
+
+    def _refuse_another_vocabulary(self, x: WordCounts) -> None:
+        if x.n_words != self.n_words:
+            raise ValueError(f"TextVAE: the model has {self.n_words} words, the documents {x.n_words}")
 
     def posterior(self, batch: AnyBatch) -> Bernoulli:
         """q(z | x) of each document.
@@ -271,8 +279,12 @@ class TextVAE(nn.Module):
     def encode(self, x: WordCounts, chunk: int = 2048) -> Tensor:
         """Logits of q(z | x) in float32, shape ``(documents, m)``.
 
+        Raises:
+            ValueError: documents of another vocabulary.
+
         Paper: eq-14
         """
+        self._refuse_another_vocabulary(x)
         documents = Documents(x, device=self.writer.device)
         training = self.training
         etas = [self.eval().posterior(batch).eta for batch in documents.batches(chunk)]
@@ -293,8 +305,12 @@ class TextVAE(nn.Module):
         Returns:
             By layer: ``encoder_1`` and ``encoder_2`` of e2, ``decoder_1`` and ``decoder_2`` as far as there are any.
 
+        Raises:
+            ValueError: documents of another vocabulary.
+
         Own: own-text-training
         """
+        self._refuse_another_vocabulary(x)
         heard: dict[nn.Module, Tensor] = {}
 
         def listen(unit: nn.Module, _: Any, out: Tensor) -> None:

@@ -96,8 +96,13 @@ class TextRBM(nn.Module):
     def sums(self, x: WordCounts) -> tuple[Tensor, Tensor]:
         """Wᵀ x and ⟨a, x⟩ of each document, shapes ``(documents, m)`` and ``(documents,)``.
 
+        Raises:
+            ValueError: documents of another vocabulary.
+
         Own: own-text-rbm
         """
+        if x.n_words != self.n_words:
+            raise ValueError(f"TextRBM: the model has {self.n_words} words, the documents {x.n_words}")
         table = torch.cat([self.weight, self.word_bias[:, None]], 1)
         counts, f = x.counts.to(table.dtype), x.smoothing.to(table.dtype)
         nothing = counts.new_empty(0)  # lengths and such are read elsewhere
