@@ -74,7 +74,9 @@ class WordCounts:
         low, high = int(self.indices.min()), int(self.indices.max())
         if low < 0 or high >= len(self.smoothing):
             raise ValueError(f"WordCounts: words must be in [0, {len(self.smoothing)}), got some from {low} to {high}")
-        falls = (self.indices.diff() <= 0).nonzero().flatten() + 1  # where a document may begin, and only there
+        falls = (self.indices.diff() <= 0).nonzero().flatten().to(
+            self.indptr
+        ) + 1  # where a document may begin, and only there
         begins = self.indptr[torch.searchsorted(self.indptr, falls).clamp(max=len(self.labels))]
         if bool((begins != falls).any()):
             raise ValueError(

@@ -67,9 +67,9 @@ class Exact:
             return (log_weights.exp().reshape(lead) * f(z)).sum(0)
         states = q.support()
         z = states.reshape(len(states), *[1] * len(q.batch_shape), *q.event_shape)
-        z = z.expand(-1, *q.batch_shape, *q.event_shape)
         if z.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere it would be waited for
             _require_all(q, z)
+        z = z.expand(-1, *q.batch_shape, *q.event_shape)
         weight, value = q.log_prob(z).exp(), f(z)
         # A state of probability zero contributes nothing, also where f is −inf there.
         return (weight * torch.where(weight == 0, 0.0, value)).sum(0)  # NaN stays NaN, and a gradient of zero is none
@@ -78,7 +78,7 @@ class Exact:
 @torch.no_grad()
 def _require_all(q: ExponentialFamily, z: Tensor) -> None:
     """A support that leaves values out would give a part of the expectation; η = 0 tells, with the least rounding."""
-    mass = q.with_eta(q.eta.new_zeros(q.eta.shape[-1])).log_prob(z).exp().sum(0)
+    mass = q.with_eta(torch.zeros(q.eta.shape[-1], dtype=q.eta.dtype)).log_prob(z).exp().sum(0)
     if bool(((mass - 1).abs() > math.sqrt(torch.finfo(mass.dtype).eps)).any()):
         raise ValueError(
             f"Exact: at η = 0 the probabilities of the support of {type(q).__name__} sum to {float(mass.mean()):.6g}, "
