@@ -131,7 +131,7 @@ def best_free_encoder(
     if not bool(((mass - 1).abs() <= COVERAGE).all()):
         raise ValueError(
             f"best_free_encoder: the rule sums log_post to masses from {float(mass.min()):.6g} to "
-            f"{float(mass.max()):.6g}, not 1: give log_posterior, not a joint law"
+            f"{float(mass.max()):.6g}, not 1: give log_posterior, not a joint law, on a rule that is wide enough"
         )
     s, batch, d = starts.shape
     target = log_post.repeat(1, s)

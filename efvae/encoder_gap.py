@@ -78,16 +78,16 @@ def family_gap(
 
     Paper: eq-3, cor-1
     """
-    require_finite("family_gap", log_joint)
     for what, table in (("log_joint", log_joint), ("statistic", statistic), ("log_base", log_base)):
         if table is not None:
             require_float64(table, what)
+    require_finite("family_gap", log_joint)
     k = len(log_joint)
     if (
         log_joint.ndim != 2
         or statistic.ndim != 2
         or len(statistic) != k
-        or (log_base is not None and len(log_base) != k)
+        or (log_base is not None and log_base.shape != (k,))
     ):
         raise ValueError(
             f"family_gap: needs log_joint of shape (k, batch) and statistic of shape (k, m) at the same k states, got "
@@ -98,6 +98,8 @@ def family_gap(
         return log_joint.sum(0)
     base = torch.zeros_like(log_joint[:, 0]) if log_base is None else log_base
     log_post = (log_joint - torch.logsumexp(log_joint, 0)).T.detach()  # (batch, k)
+    if not bool((base < torch.inf).all()) or not bool(base.isfinite().any()):
+        raise ValueError("family_gap: log_base must be below infinity, and finite for at least one state")
     there = base != -torch.inf  # elsewhere no member of the family is
     log_post, statistic, base = log_post[:, there], statistic[there], base[there]
     batch, k = log_post.shape

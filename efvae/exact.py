@@ -180,7 +180,7 @@ def _require_values(decoder: ExponentialFamily, x: Tensor) -> None:
             f"oracles take x of shape (batch, *event), here event {tuple(decoder.event_shape)}, got {tuple(x.shape)}: "
             "flatten the axes in front, and give the result its shape back"
         )
-    require_bits(decoder, x, "x")
+    require_bits(decoder, x.cpu(), "x")
     if not bool(x.isfinite().all()):
         raise ValueError(f"x has {int((~x.isfinite()).sum())} values that are not finite: mend or drop them")
     outside = (decoder.log_base_measure(x) == -torch.inf).reshape(-1, len(x)).any(0) if len(x) else x.new_zeros(0)

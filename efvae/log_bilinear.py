@@ -109,16 +109,16 @@ def joint_table(vae: VAE, x: Tensor, rule: Rule) -> JointTable:
         rule: points of the latent space with h'(z) > 0; its weights are not used.
 
     Raises:
-        ValueError: the decoder's h(x) depends on the code; the prior or the decoder gives a point no probability; or
+        ValueError: the decoder's h(x) depends on the code; prior, decoder or encoder give a point no probability; or
             see :func:`efvae.exact.log_joint`.
 
     Paper: asm-1, thm-a1
     """
     decoder, encoder = vae.decoder(rule.points), vae.encode(x)
     base = common_log_base_measure(decoder, x) + encoder.log_base_measure(rule.points)[:, None]
-    joint = log_joint(vae, x, rule)
-    require_finite("joint_table", joint)
-    return JointTable(joint - base, decoder.sufficient_statistic(x), encoder.sufficient_statistic(rule.points))
+    values = log_joint(vae, x, rule) - base
+    require_finite("joint_table", values)
+    return JointTable(values, decoder.sufficient_statistic(x), encoder.sufficient_statistic(rule.points))
 
 
 def fit(table: JointTable, x_weights: Tensor | None = None, z_weights: Tensor | None = None) -> LogBilinear:

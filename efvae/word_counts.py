@@ -65,7 +65,7 @@ class WordCounts:
         first, last, entries = int(self.indptr[0]), int(self.indptr[-1]), len(self.indices)
         if first != 0 or last != entries or bool((self.indptr.diff() < 0).any()):
             raise ValueError(
-                f"WordCounts: row bounds must rise from 0 to the {entries} entries, got some from {first} to {last}"
+                f"WordCounts: row bounds must not fall, from 0 to the {entries} entries; got {first} first, {last} last"
             )
 
     def _refuse_entries(self) -> None:
@@ -74,10 +74,9 @@ class WordCounts:
         low, high = int(self.indices.min()), int(self.indices.max())
         if low < 0 or high >= len(self.smoothing):
             raise ValueError(f"WordCounts: words must be in [0, {len(self.smoothing)}), got some from {low} to {high}")
-        falls = (self.indices.diff() <= 0).nonzero().flatten().to(
-            self.indptr
-        ) + 1  # where a document may begin, and only there
-        begins = self.indptr[torch.searchsorted(self.indptr, falls).clamp(max=len(self.labels))]
+        bounds = self.indptr.contiguous()
+        falls = (self.indices.diff() <= 0).nonzero().flatten().to(bounds) + 1  # only where a document begins
+        begins = bounds[torch.searchsorted(bounds, falls).clamp(max=len(self.labels))]
         if bool((begins != falls).any()):
             raise ValueError(
                 "WordCounts: the words of a document must ascend, each once: add up the counts of a word and sort"

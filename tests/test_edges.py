@@ -853,13 +853,36 @@ def test_a_support_that_leaves_states_out_is_no_expectation() -> None:
         def support(self) -> Tensor:
             return super().support()[1:]
 
-    for dtype in (torch.float32, F64):
-        eta = torch.tensor([[30.0, 40.0]], dtype=dtype)  # where the state left out is never seen
-        assert Exact().expectation(Bernoulli(eta), lambda z: z.sum(-1)).item() == pytest.approx(2)
-        with pytest.raises(
-            ValueError, match=r"the support of Forgetful sum to 0\.75, not 1: support\(\) must list all"
-        ):
-            Exact().expectation(Forgetful(eta), lambda z: z.sum(-1))
+    eta = torch.tensor([[30.0, 40.0]], dtype=F64)  # where the state left out is never seen
+    assert Exact().expectation(Bernoulli(eta), lambda z: z.sum(-1)).item() == pytest.approx(2)
+    with pytest.raises(ValueError, match=r"the support of Forgetful miss 1 by 0\.25: support\(\) must list all"):
+        Exact().expectation(Forgetful(eta), lambda z: z.sum(-1))
+
+
+def test_rounding_is_no_missing_state() -> None:
+    long = Multinomial(torch.zeros(1, 2), 20_000)
+    assert Exact().expectation(long, lambda x: torch.ones(x.shape[:-1])).item() == pytest.approx(1, rel=0.1)
+    few = Multinomial(torch.zeros(1, 3, dtype=torch.bfloat16), 30)
+    assert Exact().expectation(few, lambda x: torch.ones(x.shape[:-1])).isfinite().all()
+
+
+def test_values_that_cannot_be_looked_at_are_taken() -> None:
+    """Under ``vmap`` and while a program is compiled."""
+    vae, rule, x = small_vae()
+    zeros = torch.zeros(5, dtype=F64), torch.zeros(3, dtype=F64)
+    harmonium = Harmonium(Bernoulli, Bernoulli, torch.ones(5, 3, dtype=F64), *zeros)
+    torch.testing.assert_close(torch.func.vmap(harmonium.log_marginal)(x), harmonium.log_marginal(x))
+    table = rbm.joint_table(vae, x, rule.points)
+    each = torch.func.vmap(lambda one: rbm.joint_table(vae, one[None], rule.points)[:, 0], out_dims=1)
+    torch.testing.assert_close(each(x), table)
+    eta = torch.randn(4, 3, generator=source(), dtype=F64)
+    mean = torch.func.vmap(lambda eta: Exact().expectation(Bernoulli(eta), lambda z: z.sum(-1)))(eta)
+    torch.testing.assert_close(mean, eta.sigmoid().sum(-1))
+    bases = torch.randn(4, 8, generator=source(), dtype=F64)
+    logs = torch.func.vmap(lambda base: Tabular(eta[0], rule.points, rule.points, base).log_partition())(bases)
+    torch.testing.assert_close(logs, torch.logsumexp(rule.points @ eta[0] + bases, -1))
+    compiled = torch.compile(harmonium.log_marginal, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), harmonium.log_marginal(x))
 
 
 def test_other_first_mistakes_are_one_line() -> None:

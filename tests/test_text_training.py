@@ -716,8 +716,8 @@ def test_training_refuses_what_would_train_nothing(documents):
         ({"counts": lambda x: x.counts * math.nan}, "counts must be positive whole numbers, got some from nan"),
         ({"indices": lambda x: x.indices.clone().index_fill_(0, torch.tensor([1]), int(x.indices[0]))}, "each once"),
         ({"indices": lambda x: x.indices.flip(0)}, "words of a document must ascend"),
-        ({"indptr": lambda x: x.indptr + 1}, "row bounds must rise from 0 to the .* entries, got some from 1"),
-        ({"indptr": lambda x: x.indptr.flip(0)}, "row bounds must rise from 0"),
+        ({"indptr": lambda x: x.indptr + 1}, "row bounds must not fall, from 0 to the .* entries; got 1 first"),
+        ({"indptr": lambda x: x.indptr.flip(0)}, "row bounds must not fall"),
     ],
 )
 def test_counts_that_are_none_are_refused(documents, change, message):

@@ -20,13 +20,13 @@ Each number above has a record, and most of what is left wants a GPU. The comman
 leave out what is recorded.
 """
 MISSED = """\
-**Why {n} training values are missed by more than 3 %** is not known.
+**Why {n} values, in training, are missed by more than 3 %** is not known.
 There is {{ref}}`a likely reason <own-text-silent>`: units that are silent from the first epoch on. With leaky ones,
-which are not the paper's, {met} of the values are met; for the others there is no whole run.
+which are not the paper's, {met} of the values are met, by single runs. Open: no run of the whole training.
 """
 UNMEASURED = """\
-**On a GPU** three things have not been measured: what cells cost together and one after the other (the command
-for seeds once more, with `--together 1` and other `--results`; on a CPU they are {ref}`a little cheaper together
+**On a GPU** three things have not been measured: what cells cost together and one after the other (cells
+of the table once more, with `--together 1` and other `--results`; on a CPU they are {ref}`a little cheaper together
 <own-text-training>`); the rates of the machine, which {ref}`the floor <own-accelerator>` assumes; and the minutes of a
 command by the clock, of which each record has its cell's share.
 """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_STATES", "ExponentialFamily", "agree", "check_state_count", "draw_states", "fits", "uniform"]
+__all__ = ["MAX_STATES", "ExponentialFamily", "agree", "check_state_count", "draw_states", "fits", "refuted", "uniform"]
 
 #: Largest support that is enumerated; 2**20 states of a few float64 numbers each still fit a small machine.
 MAX_STATES = 2**20
@@ -201,6 +201,25 @@ def fits(shape: torch.Size, batch: torch.Size) -> bool:
     try:
         return bool(torch.broadcast_shapes(shape, batch) == batch)
     except RuntimeError:
+        return False
+
+
+def refuted(values: Tensor, condition: Callable[[Tensor], Tensor]) -> bool:
+    """Whether values do not meet a condition, if they can be looked at for nothing.
+
+    On an accelerator they would be waited for, while a program is compiled and under ``torch.vmap`` there are none.
+
+    Args:
+        values: any.
+        condition: of them, a scalar.
+    """
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    with torch.no_grad():
+        met = condition(values)
+    try:
+        return not bool(met)
+    except RuntimeError:  # vmap's
         return False
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from efvae.families.base import ExponentialFamily, check_state_count, uniform
+from efvae.families.base import ExponentialFamily, check_state_count, refuted, uniform
 
 __all__ = ["Bernoulli", "all_bits", "require_bits"]
 
@@ -37,14 +37,15 @@ def require_bits(
 
     Args:
         law: whose values they are; nothing is asked of another family's than :class:`Bernoulli`.
-        x: the values. On an accelerator, which would have to be asked and waited for, they are taken as they are.
+        x: the values. Where they cannot be looked at, see :func:`~efvae.families.base.refuted`, they are taken as they
+            are.
         what: how the message calls them.
         mend: what it advises.
 
     Raises:
         ValueError: there are other values than 0 and 1.
     """
-    if not isinstance(law, Bernoulli) or x.device.type != "cpu" or bool(((x == 0) | (x == 1)).all()):
+    if not isinstance(law, Bernoulli) or not refuted(x, lambda x: ((x == 0) | (x == 1)).all()):
         return
     if bool(x.isnan().any()):
         raise ValueError(f"{what} has {int(x.isnan().sum())} values that are NaN: mend or drop them")

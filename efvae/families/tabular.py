@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from efvae.families.base import ExponentialFamily, draw_states
+from efvae.families.base import ExponentialFamily, draw_states, refuted
 
 __all__ = ["Tabular"]
 
@@ -47,8 +47,7 @@ class Tabular(ExponentialFamily):
                 f"({len(states)}, {eta.shape[-1]}) and a log_base of shape ({len(states)},), "
                 f"got {tuple(statistic.shape)} and {tuple(self.log_base.shape)}"
             )
-        on_cpu = self.log_base.device.type == "cpu"  # elsewhere a look would wait for the device
-        if on_cpu and not (bool((self.log_base < torch.inf).all()) and bool((self.log_base > -torch.inf).any())):
+        if refuted(self.log_base, lambda base: (base < torch.inf).all() & (base > -torch.inf).any()):
             raise ValueError("Tabular: log_base must be below infinity, and finite for at least one state")
 
     @property
