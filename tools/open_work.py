@@ -16,13 +16,14 @@ RUN = "efvae sweep sec4_3_text --device cuda --together 12 \\\n  --grid"
 HEAD = """\
 ### What is open in Table 2
 
-Each number above has a record, and most of what is left wants a GPU. The commands, in a checkout with `EFVAE_DATA` set,
-leave out what is recorded.
+{recorded} of {cells} cells have a record; most of what is left wants a GPU. The commands, where `EFVAE_DATA`
+is set, leave out what is recorded.
 """
 MISSED = """\
 **Why {n} values, in training, are missed by more than 3 %** is not known.
-There is {{ref}}`a likely reason <own-text-silent>`: units that are silent from the first epoch on. With leaky ones,
-which are not the paper's, {met} of the values are met, by single runs. Open: no run of the whole training.
+With {{ref}}`leaky hidden units <own-text-units>`, which are not the paper's, {met} of the values are met. Open: no run
+of the whole training. ReLUs that are {{ref}}`silent from the first epoch on <own-text-silent>` were a likely reason,
+until more of them were kept and training stayed as it was.
 """
 UNMEASURED = """\
 **On a GPU** three things have not been measured: what cells cost together and one after the other (cells
@@ -40,7 +41,8 @@ def section(root: Path) -> list[str]:
     """
     cells = text_table.cells_of(root)
     rows = text_table.entries(cells, text_table.printed(root))
-    return [HEAD, *_seeds(cells), *_misses(rows, root), *_options(cells, root), UNMEASURED]
+    head = HEAD.format(recorded=sum(map(bool, cells.values())), cells=len(cells))
+    return [head, *_seeds(cells), *_misses(rows, root), *_options(cells, root), UNMEASURED]
 
 
 def _seeds(cells: Mapping[Cell, Sequence[Record]]) -> list[str]:
@@ -60,16 +62,17 @@ _AXES = (("bits", 0), ("encoder", 2), ("d_hidden", 1))
 def _misses(rows: Sequence[Entry], root: Path) -> list[str]:
     missed = [row for row in rows if row.verdict == "miss"]
     leaky = {row: _leaky(row, root) for row in missed}
-    met = sum(value is not None and text_table.verdict(value, row.paper) != "miss" for row, value in leaky.items())
+    met = sum(mean is not None and text_table.verdict(mean, row.paper) != "miss" for row, (mean, _) in leaky.items())
     told = MISSED.format(n=len(missed), met=met)
     lines = [
         told,
-        "| Bits | Decoder | Encoder | Printed, nats | ReLUs | Leaky units |",
+        "| Bits | Decoder | Encoder | Printed, nats | ReLUs, mean of the seeds | Leaky units, runs |",
         "| --: | --- | --- | --: | --: | --: |",
     ]
     for row in missed:
         bits, depth, encoder = row.cell
-        value = "open" if leaky[row] is None else f"{leaky[row]:.1f}"
+        mean, runs = leaky[row]
+        value = "open" if mean is None else f"{mean:.1f}, {runs}"
         lines.append(f"| {bits} | {_DEPTH[depth]} | {encoder} | {row.paper:.0f} | {row.ours:.1f} | {value} |")
     command = [
         f"{RUN} bits=8,16,32,64 encoder=e2 d_hidden=0 activation=leaky_relu",
@@ -81,9 +84,11 @@ def _misses(rows: Sequence[Entry], root: Path) -> list[str]:
 _DEPTH = ("linear", "one hidden layer", "two hidden layers")
 
 
-def _leaky(row: Entry, root: Path) -> float | None:
+def _leaky(row: Entry, root: Path) -> tuple[float | None, int]:
+    """Mean over the runs with leaky units, None for none, and their number."""
     settings = text_table.settings(row.cell) | {"activation": "leaky_relu"}
-    return text_table.mean_and_spread(text_table.values(load(STEM, root, **settings), f"nelbo_{row.split}"))[0]
+    found = text_table.values(load(STEM, root, **settings), f"nelbo_{row.split}")
+    return text_table.mean_and_spread(found)[0], len(found)
 
 
 def _options(cells: Mapping[Cell, Sequence[Record]], root: Path) -> list[str]:
