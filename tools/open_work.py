@@ -21,9 +21,9 @@ is set, leave out what is recorded.
 """
 MISSED = """\
 **Why {n} values, in training, are missed by more than 3 %** is not known.
-With {{ref}}`leaky hidden units <own-text-units>`, which are not the paper's, {met} of the values are met. Open: no run
-of the whole training. ReLUs that are {{ref}}`silent from the first epoch on <own-text-silent>` were a likely reason,
-until more of them were kept and training stayed as it was.
+Of the {tried} that were trained to the end with {{ref}}`leaky hidden units <own-text-units>`, which are not the
+paper's, {met} are met. Whether ReLUs that are {{ref}}`silent from the first epoch on <own-text-silent>` are the reason
+is not decided.
 """
 UNMEASURED = """\
 **On a GPU** three things have not been measured: what cells cost together and one after the other (cells
@@ -61,18 +61,21 @@ _AXES = (("bits", 0), ("encoder", 2), ("d_hidden", 1))
 
 def _misses(rows: Sequence[Entry], root: Path) -> list[str]:
     missed = [row for row in rows if row.verdict == "miss"]
+    if not missed:
+        return []
     leaky = {row: _leaky(row, root) for row in missed}
     met = sum(mean is not None and text_table.verdict(mean, row.paper) != "miss" for row, (mean, _) in leaky.items())
-    told = MISSED.format(n=len(missed), met=met)
+    tried = sum(mean is not None for mean, _ in leaky.values())
+    told = MISSED.format(n=len(missed), met=met, tried=tried)
     lines = [
         told,
-        "| Bits | Decoder | Encoder | Printed, nats | ReLUs, mean of the seeds | Leaky units, runs |",
+        "| Bits | Decoder | Encoder | Printed, nats | ReLUs, mean of the seeds | Leaky units, mean (runs) |",
         "| --: | --- | --- | --: | --: | --: |",
     ]
     for row in missed:
         bits, depth, encoder = row.cell
         mean, runs = leaky[row]
-        value = "open" if mean is None else f"{mean:.1f}, {runs}"
+        value = "open" if mean is None else f"{mean:.1f} ({runs})"
         lines.append(f"| {bits} | {_DEPTH[depth]} | {encoder} | {row.paper:.0f} | {row.ours:.1f} | {value} |")
     command = [
         f"{RUN} bits=8,16,32,64 encoder=e2 d_hidden=0 activation=leaky_relu",
@@ -104,8 +107,9 @@ def _options(cells: Mapping[Cell, Sequence[Record]], root: Path) -> list[str]:
             whole = any(all(record.config[key] == wanted[key] for key in _LENGTH) for record in found)
             (done if whole else begun if found else []).append(cell)
         short = f" and, for fewer epochs, {len(begun)} more ({_named(begun)})" if begun else ""
+        which = f", one seed each ({_named(done)})" if done else ""
         lines += [
-            f"**{title}:** {len(done)} of {len(cells)} cells, one seed each ({_named(done)}){short}. The others:\n",
+            f"**{title}:** {len(done)} of {len(cells)} cells{which}{short}. The others:\n",
             _code(f"{RUN} bits=8,16,32,64 encoder=e1,e2,e3 d_hidden=0,1,2 {name}={value}"),
         ]
     return lines
