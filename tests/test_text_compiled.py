@@ -187,7 +187,7 @@ def test_the_default_dtype_does_not_matter():
     batch = next(Documents(documents(4, 30)).batches(4))
     z, table, bias = (torch.rand(1, 4, 10) > 0.5).float(), torch.randn(30, 10), torch.randn(30)
     wanted = bit_costs.code_costs(z, table, bias, batch)
-    bit_costs._groups.cache_clear()
+    bit_costs.Groups.of.cache_clear()
     torch.set_default_dtype(torch.float64)
     try:
         assert torch.equal(bit_costs.code_costs(z, table, bias, batch), wanted)

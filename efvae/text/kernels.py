@@ -36,13 +36,17 @@ __all__ = [
     "PARTS",
     "ROWS",
     "WORDS",
+    "adam",
     "add_words",
     "by_tile",
     "check",
     "gradient",
     "group_sizes",
     "job",
+    "pairs",
     "sort_places",
+    "step_decoder",
+    "step_encoder",
     "totals",
 ]
 
@@ -276,7 +280,7 @@ _operator(operator.mul, "fmul")
 #: whether it went wrong.
 NEXT, END, STEP, BEGUN, ENDED, FAULT = range(6)
 #: Where the arrays begin, how many numbers each has (its address, its kind and three lengths), and the most arrays.
-HEAD, EACH, MOST_ARRAYS = 6, 5, 20
+HEAD, EACH, MOST_ARRAYS = 6, 5, 24
 #: A fault: an array is not of the kind that a loop reads.
 WRONG_KIND = 1
 
@@ -520,6 +524,100 @@ def _fold(sums, sizes, result):
         row += 1 << size
 
 
+@_compiled
+def _add_rows(sums, table, words, counts):
+    """Add rows of a table, some at a time, so that sums are read and written less often."""
+    whole = len(words) // 4 * 4
+    for e in range(0, whole, 4):
+        a, b, c, d = table[words[e]], table[words[e + 1]], table[words[e + 2]], table[words[e + 3]]
+        of_a, of_b, of_c, of_d = counts[e], counts[e + 1], counts[e + 2], counts[e + 3]
+        for n in range(len(sums)):
+            sums[n] += (of_a * a[n] + of_b * b[n]) + (of_c * c[n] + of_d * d[n])
+    for e in range(whole, len(words)):
+        row, count = table[words[e]], counts[e]
+        for n in range(len(sums)):
+            sums[n] += count * row[n]
+
+
+@_job
+def pairs(data):
+    """Antithetic pairs of codes, and what is known of them before their log-partitions; a range of documents.
+
+    ::
+
+        η = scale Wᵀx + b,   z = [u > σ(−η)],   z' = [u < σ(η)]
+
+    Args:
+        work: memory of each thread, shape (threads, 2 ⌈m / WORDS⌉, WORDS).
+        words, counts, offsets: see :func:`by_tile`, which has looked at them.
+        reader, reader_shared, reader_bias: W, shape (K, m), fᵀW and b, shape (m,).
+        scale: shape (documents,).
+        u: shape (documents, m).
+        weight, bias: V, shape (K, m), and a, shape (K,).
+        shared, shared_bias: fᵀV, shape (m,), and fᵀa, shape (1,).
+        sizes: bits of each group.
+        disarm: whether the factor is DisARM's, shape (1,).
+        codes: written, the rows of the tables that each z takes, then those of each z', shape (2 documents, groups).
+        inner: written, ⟨x, V z + a⟩ and the same of z', shape (2, documents).
+        both: written, z + z', shape (documents, m).
+        factor: written, that of the difference of the costs in the gradient in η, same shape.
+        kl, slope: written, KL(q ‖ uniform), shape (documents,), and its gradient, shape (documents, m).
+    """
+    job, member = _begin(data)
+    work, words, counts, offsets = _float_3(job, 0), _int_1(job, 1), _float_1(job, 2), _int_1(job, 3)
+    reader, reader_shared, reader_bias = _float_2(job, 4), _float_1(job, 5), _float_1(job, 6)
+    scale, u, weight, bias = _float_1(job, 7), _float_2(job, 8), _float_2(job, 9), _float_1(job, 10)
+    shared, shared_bias, sizes, disarm = _float_1(job, 11), _float_1(job, 12), _long_1(job, 13), _long_1(job, 14)
+    codes, inner, both, factor = _int_2(job, 15), _float_2(job, 16), _float_2(job, 17), _float_2(job, 18)
+    kl, slope = _float_1(job, 19), _float_2(job, 20)
+    first, last = _claim(job)
+    mine, (n_documents, bits) = work[member], u.shape
+    n_vectors = len(mine) // 2
+    powers, sums = mine[:n_vectors].reshape(n_vectors * WORDS), mine[n_vectors:].reshape(n_vectors * WORDS)
+    while first < last:
+        for d in range(first, last):
+            here = slice(offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words))
+            eta, offset = slope[d], shared_bias[0]
+            eta[:], sums[:bits] = reader_shared, shared
+            _add_rows(eta, reader, words[here], counts[here])
+            _add_rows(sums[:bits], weight, words[here], counts[here])
+            for e in range(here.start, here.stop):
+                offset += counts[e] * bias[words[e]]
+            powers[bits:] = 0.0
+            for j in range(bits):
+                eta[j] = scale[d] * eta[j] + reader_bias[j]
+                powers[j] = -abs(eta[j])
+            for i in range(n_vectors):
+                _store(mine, i, _exp(_load(mine, i)))
+            one = other = offset
+            information, j, row = bits * np.log(2), 0, 0
+            for g in range(len(sizes)):
+                code = opposite = row
+                product, weighted = 1.0, _ZERO
+                for i in range(sizes[g]):
+                    common = _ONE / (_ONE + powers[j])
+                    rare = powers[j] * common
+                    product *= _ONE + powers[j]
+                    weighted += abs(eta[j]) * rare
+                    yes, no = (common, rare) if eta[j] > 0 else (rare, common)
+                    z, w = u[d, j] > no, u[d, j] < yes
+                    code += z << i
+                    opposite += w << i
+                    plus, minus = np.float32(z), np.float32(w)
+                    one += sums[j] * plus
+                    other += sums[j] * minus
+                    both[d, j] = plus + minus
+                    factor[d, j] = _HALF * (plus - minus) * common if disarm[0] else u[d, j] - _HALF
+                    slope[d, j] = eta[j] * rare * common
+                    j += 1
+                codes[d, g], codes[n_documents + d, g] = code, opposite
+                information -= np.log(product) + weighted
+                row += 1 << sizes[g]
+            inner[0, d], inner[1, d], kl[d] = one, other, information
+        first, last = _claim(job)
+    _end(job)
+
+
 @_job
 def totals(data):
     """Σ_k exp(V z + a − shift)_k of each code; a range of PARTS parts of the words.
@@ -561,6 +659,42 @@ def totals(data):
     _end(job)
 
 
+@_compiled
+def _costs_gradient(job, member, tile, result, result_bias, row):
+    """The gradient of a tile's words, see :func:`gradient`, into rows of result from the given one on."""
+    work, weight, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_2(job, 2), _long_1(job, 3)
+    codes, order, starts, share = _int_2(job, 4), _int_2(job, 5), _int_2(job, 6), _float_1(job, 7)
+    tiles, documents, words = _long_1(job, 8), _int_1(job, 9), _int_1(job, 10)
+    counts, values, sums = _float_1(job, 11), _float_2(job, 12), _float_1(job, 13)
+    smoothing, shared, shared_sum = _float_1(job, 14), _float_1(job, 15), _float_1(job, 16)
+    mine, n_tables, bits = work[member], starts.shape[1] - 2, values.shape[1]
+    tables, table_sums, others = mine[:n_tables], mine[n_tables : 2 * n_tables], mine[2 * n_tables :]
+    columns, rest, products = others[:bits], others[bits : bits + 1], others[bits + 1 :]
+    k0 = tile * WORDS
+    _table(weight, k0, sizes, tables, columns)
+    here = _load(base, tile)
+    for block in range(len(starts)):
+        for r in range(block * ROWS, min((block + 1) * ROWS, len(codes))):
+            # b first, since the factor undoes it
+            _store(products, r - block * ROWS, (_product(tables, codes[r]) * here) * _fill(share[r]))
+        _gather(products, order[block], starts[block], table_sums, block == 0)
+    _fold(table_sums, sizes, columns)
+    n = min(WORDS, len(smoothing) - k0)
+    for k in range(n):
+        rest[0, k] = smoothing[k0 + k]
+    f = _load(rest, 0)
+    for j in range(bits):
+        _store(columns, j, _load(columns, j) - f * _fill(shared[j]))
+    _turn(columns, 0, bits, n, result, row, 0)
+    for k in range(n):
+        result_bias[row + k] = table_sums[0, k] - rest[0, k] * shared_sum[0]
+    for e in range(tiles[tile], tiles[tile + 1]):
+        to, d, count = words[e] - k0 + row, documents[e], counts[e]
+        result_bias[to] -= count * sums[d]
+        for j in range(bits):
+            result[to, j] -= count * values[d, j]
+
+
 @_job
 def gradient(data):
     """The gradient of V and a in a sum of costs; a range of tiles of words.
@@ -581,41 +715,59 @@ def gradient(data):
         result, result_bias: written, shapes (K, m) and (K,).
     """
     job, member = _begin(data)
-    work, weight, base, sizes = _float_3(job, 0), _float_2(job, 1), _float_2(job, 2), _long_1(job, 3)
-    codes, order, starts, share = _int_2(job, 4), _int_2(job, 5), _int_2(job, 6), _float_1(job, 7)
-    tiles, documents, words = _long_1(job, 8), _int_1(job, 9), _int_1(job, 10)
-    counts, values, sums = _float_1(job, 11), _float_2(job, 12), _float_1(job, 13)
-    smoothing, shared, shared_sum = _float_1(job, 14), _float_1(job, 15), _float_1(job, 16)
     result, result_bias = _float_2(job, 17), _float_1(job, 18)
     first, last = _claim(job)
-    mine, n_tables, bits = work[member], starts.shape[1] - 2, result.shape[1]
-    tables, table_sums, others = mine[:n_tables], mine[n_tables : 2 * n_tables], mine[2 * n_tables :]
-    columns, rest, products = others[:bits], others[bits : bits + 1], others[bits + 1 :]
     while first < last:
         for tile in range(first, last):
+            _costs_gradient(job, member, tile, result, result_bias, tile * WORDS)
+        first, last = _claim(job)
+    _end(job)
+
+
+@_compiled
+def adam(weight, mean, square, gradient, rates):
+    """A step of Adam for some numbers.
+
+    Args:
+        weight, mean, square: the numbers and their moments, changed.
+        gradient: of the same shape, one axis.
+        rates: see :func:`step_decoder`.
+    """
+    for j in range(len(gradient)):
+        m = mean[j] + rates[0] * (gradient[j] - mean[j])
+        v = square[j] + rates[1] * (gradient[j] * gradient[j] - square[j])
+        mean[j], square[j] = m, v
+        weight[j] -= rates[2] * m / (np.sqrt(v) * rates[3] + rates[4])
+
+
+@_job
+def step_decoder(data):
+    """A step of Adam for V and a; a range of tiles of words.
+
+    Args:
+        the first 17: those of :func:`gradient`, with m + m more rows in the memory of each thread; V is changed.
+        bias: a, changed, shape (K,).
+        mean, square, bias_mean, bias_square: Adam's moments, changed, of the shapes of V and a.
+        rates: 1 − β₁, 1 − β₂, η / (1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), ε, shape (5,).
+    """
+    job, member = _begin(data)
+    work, weight, smoothing, bias = _float_3(job, 0), _float_2(job, 1), _float_1(job, 14), _float_1(job, 17)
+    mean, square, bias_mean, bias_square = _float_2(job, 18), _float_2(job, 19), _float_1(job, 20), _float_1(job, 21)
+    rates = _float_1(job, 22)
+    first, last = _claim(job)
+    bits = weight.shape[1]
+    place = work.shape[1] - bits - 1
+    found = work[member, place : place + bits].reshape((WORDS, bits))
+    found_bias = work[member, place + bits]
+    while first < last:
+        for tile in range(first, last):
+            _costs_gradient(job, member, tile, found, found_bias, 0)
             k0 = tile * WORDS
-            _table(weight, k0, sizes, tables, columns)
-            here = _load(base, tile)
-            for block in range(len(starts)):
-                for r in range(block * ROWS, min((block + 1) * ROWS, len(codes))):
-                    # b first, since the factor undoes it
-                    _store(products, r - block * ROWS, (_product(tables, codes[r]) * here) * _fill(share[r]))
-                _gather(products, order[block], starts[block], table_sums, block == 0)
-            _fold(table_sums, sizes, columns)
             n = min(WORDS, len(smoothing) - k0)
             for k in range(n):
-                rest[0, k] = smoothing[k0 + k]
-            f = _load(rest, 0)
-            for j in range(bits):
-                _store(columns, j, _load(columns, j) - f * _fill(shared[j]))
-            _turn(columns, 0, bits, n, result, k0, 0)
-            for k in range(n):
-                result_bias[k0 + k] = table_sums[0, k] - rest[0, k] * shared_sum[0]
-            for e in range(tiles[tile], tiles[tile + 1]):
-                word, d, count = words[e], documents[e], counts[e]
-                result_bias[word] -= count * sums[d]
-                for j in range(bits):
-                    result[word, j] -= count * values[d, j]
+                adam(weight[k0 + k], mean[k0 + k], square[k0 + k], found[k], rates)
+            here = slice(k0, k0 + n)
+            adam(bias[here], bias_mean[here], bias_square[here], found_bias[:n], rates)
         first, last = _claim(job)
     _end(job)
 
@@ -696,16 +848,47 @@ def add_words(data):
         result: written, shape (K, width).
     """
     job, _ = _begin(data)
-    tiles, documents, words, counts = _long_1(job, 0), _int_1(job, 1), _int_1(job, 2), _float_1(job, 3)
-    values, smoothing, shared, result = _float_2(job, 4), _float_1(job, 5), _float_1(job, 6), _float_2(job, 7)
+    result = _float_2(job, 7)
     first, last = _claim(job)
     while first < last:
-        for k in range(first * WORDS, min(last * WORDS, len(smoothing))):
-            for j in range(len(shared)):
-                result[k, j] = smoothing[k] * shared[j]
-        for e in range(tiles[first], tiles[last]):
-            word, d, count = words[e], documents[e], counts[e]
-            for j in range(len(shared)):
-                result[word, j] += count * values[d, j]
+        _add_words(job, first, last, result, 0)
+        first, last = _claim(job)
+    _end(job)
+
+
+@_compiled
+def _add_words(job, first, last, result, k0):
+    """:func:`add_words` of some tiles, into rows of result that begin with word k0."""
+    tiles, documents, words, counts = _long_1(job, 0), _int_1(job, 1), _int_1(job, 2), _float_1(job, 3)
+    values, smoothing, shared = _float_2(job, 4), _float_1(job, 5), _float_1(job, 6)
+    for k in range(first * WORDS, min(last * WORDS, len(smoothing))):
+        for j in range(len(shared)):
+            result[k - k0, j] = smoothing[k] * shared[j]
+    for e in range(tiles[first], tiles[last]):
+        word, d, count = words[e], documents[e], counts[e]
+        for j in range(len(shared)):
+            result[word - k0, j] += count * values[d, j]
+
+
+@_job
+def step_encoder(data):
+    """A step of Adam for W, whose gradient is xᵀ V; a range of tiles of words.
+
+    Args:
+        the first 7: those of :func:`add_words`.
+        found: memory of each thread, shape (threads, WORDS, width).
+        weight, mean, square: W and Adam's moments, changed, shape (K, width).
+        rates: see :func:`step_decoder`.
+    """
+    job, member = _begin(data)
+    found, weight, mean, square = _float_3(job, 7)[member], _float_2(job, 8), _float_2(job, 9), _float_2(job, 10)
+    rates = _float_1(job, 11)
+    first, last = _claim(job)
+    while first < last:
+        for tile in range(first, last):
+            k0 = tile * WORDS
+            _add_words(job, tile, tile + 1, found, k0)
+            for k in range(min(WORDS, len(weight) - k0)):
+                adam(weight[k0 + k], mean[k0 + k], square[k0 + k], found[k], rates)
         first, last = _claim(job)
     _end(job)

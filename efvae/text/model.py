@@ -350,6 +350,18 @@ class TextVAE(nn.Module):
         single = self.writer.dtype == torch.float32
         return not self.depth and single and compiled.available(self.writer.device)
 
+    def by_tables(self, batch: AnyBatch, n_codes: int) -> bool:
+        """Whether so many codes of these documents are done by tables of products of exponentials.
+
+        Args:
+            batch: the documents.
+            n_codes: number of codes.
+
+        Own: own-tabulated-products
+        """
+        listed = self.codes is not None and len(self.codes) * _listing(self.writer.device) <= n_codes
+        return isinstance(batch, Batch) and self._tabulates() and not (listed or self._table_pays(n_codes))
+
     def _bit_costs(self, z: Tensor, batch: AnyBatch) -> Tensor | None:
         if z.requires_grad or not (isinstance(batch, Batch) and self._tabulates()):
             return None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from efvae.devices import Repeated, Streams, matmul_precision
 from efvae.estimators import Estimator
+from efvae.text import linear_steps
 from efvae.text.batches import Documents
 from efvae.text.dense import AnyBatch, DenseBatch, DenseDocuments
 from efvae.text.model import TextVAE, divergence
@@ -104,6 +105,10 @@ class Passes(Protocol):
 
 def descend(learner: Learner, batch: AnyBatch, estimator: Estimator) -> Tensor:
     """One step; the sum of the documents' NELBOs before it, still on the device."""
+    if not learner.clip:
+        done = linear_steps.step(learner.model, learner.optimizer, batch, estimator, learner.generator)
+        if done is not None:
+            return done
     learner.optimizer.zero_grad(set_to_none=True)
     nelbo, _ = learner.model.nelbo(batch, estimator, learner.generator)
     nelbo.mean().backward()

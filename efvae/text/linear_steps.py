@@ -1,0 +1,167 @@
+"""Steps of models whose encoder and decoder are linear, by compiled loops: gradients and Adam in one pass over a table.
+
+With one pair of codes a document, a step of automatic differentiation spends half of its time in a hundred small
+operations, in gradients that are written to be read once, and in an optimiser that reads four tables and writes three.
+Here the gradient of some words is used for Adam while it is in a cache.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from efvae.estimators import ARM, DisARM, Estimator
+from efvae.families.base import uniform
+from efvae.text import compiled
+from efvae.text.batches import Batch
+from efvae.text.bit_costs import Groups, code_sums, gradient_arguments
+from efvae.text.compiled import spread
+from efvae.text.dense import AnyBatch
+from efvae.text.distinct import WORTH
+from efvae.text.model import TextVAE
+
+__all__ = ["step"]
+
+
+def step(
+    model: TextVAE,
+    optimizer: torch.optim.Optimizer,
+    batch: AnyBatch,
+    estimator: Estimator,
+    generator: torch.Generator,
+) -> Tensor | None:
+    """One step of Adam for the mean NELBO of some documents, as automatic differentiation would make it.
+
+    Args:
+        model: changed in place, its gradients are not.
+        optimizer: changed in place.
+        batch: the documents.
+        estimator: of the gradient.
+        generator: source of randomness; the numbers that are drawn are those of the estimator.
+
+    Returns:
+        The sum of the documents' NELBOs before the step. None if nothing was done: for a network that is not linear or
+        whose weights are not all trained, another estimator than ARM or DisARM of one pair, another optimiser than
+        plain Adam, codes that are listed, documents that are not sparse on a CPU, or where float32 does not hold the
+        exponentials, see :func:`efvae.text.bit_costs.code_costs`.
+
+    Paper: app-c2
+    Own: own-tabulated-products
+    """
+    if not (_serves(model, batch, estimator) and _is_plain(optimizer, model)):
+        return None
+    assert isinstance(batch, Batch)  # noqa: S101 - see _serves
+    assert isinstance(optimizer, torch.optim.Adam)  # noqa: S101 - see _is_plain
+    state = generator.get_state()
+    with torch.no_grad():
+        done = _step(model, optimizer, batch, generator, disarm=type(estimator) is DisARM)
+    if done is None:
+        generator.set_state(state)
+    return done
+
+
+def _serves(model: TextVAE, batch: AnyBatch, estimator: Estimator) -> bool:
+    known = isinstance(estimator, ARM | DisARM) and type(estimator) in (ARM, DisARM) and type(batch) is Batch
+    one_pair = known and estimator.samples == 1
+    return one_pair and model.encoder != "e2" and model.training and model.by_tables(batch, 2 * len(batch))
+
+
+def _weights(model: TextVAE) -> tuple[nn.Parameter, ...]:
+    return model.reader, model.reader_bias, model.writer, model.writer_bias
+
+
+def _is_plain(optimizer: torch.optim.Optimizer, model: TextVAE) -> bool:
+    """Whether that is Adam as it was first written, for all of these weights, and the loops can read them."""
+    (group, *others), weights = optimizer.param_groups, _weights(model)
+    changed = any(group.get(name) for name in ("weight_decay", "amsgrad", "maximize"))
+    if type(optimizer) is not torch.optim.Adam or others or changed or len(group["params"]) != len(weights):
+        return False
+    readable = all(each.dtype == torch.float32 and each.is_contiguous() and each.requires_grad for each in weights)
+    return readable and all(given is each for given, each in zip(group["params"], weights, strict=True))
+
+
+class _Moments:
+    """What Adam keeps of the weights, and the numbers of its next step, see the loop ``step_decoder``."""
+
+    def __init__(self, optimizer: torch.optim.Adam, weights: tuple[nn.Parameter, ...]) -> None:
+        states = [optimizer.state[each] for each in weights]
+        for weight, state in zip(weights, states, strict=True):
+            if not state:  # as torch begins
+                state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        self.steps = [state["step"] for state in states]
+        self.means, self.squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        (group,) = optimizer.param_groups
+        number, (first, second) = float(self.steps[0]) + 1, group["betas"]
+        size, root = group["lr"] / (1 - first**number), math.sqrt(1 - second**number)
+        self.rates = torch.tensor([1 - first, 1 - second, size, 1 / root, group["eps"]], dtype=torch.float32)
+
+
+def _step(
+    model: TextVAE, optimizer: torch.optim.Adam, batch: Batch, generator: torch.Generator, *, disarm: bool
+) -> Tensor | None:
+    weights = reader, reader_bias, writer, writer_bias = _weights(model)
+    kernels, (n, bits), smoothing = compiled.kernels(), (len(batch), reader.shape[1]), batch.smoothing.contiguous()
+    tiles, groups = len(batch.by_tile[0]) - 1, Groups.of(bits)  # by tile, the documents have been looked at
+    scale = torch.ones_like(batch.length) if model.encoder == "e1" else 1 / batch.length
+    codes = torch.empty(2 * n, len(groups.sizes), dtype=torch.int32, device="cpu")
+    inner, kl = scale.new_empty(2, n), scale.new_empty(n)
+    both, factor, slope = scale.new_empty(3, n, bits)
+    spread(
+        kernels.pairs,
+        n,
+        *(batch.words.int(), batch.counts.float(), batch.offsets.int()),
+        *(reader, batch.shared(reader), reader_bias, scale, uniform(slope, (), generator)),
+        *(writer, writer_bias, batch.shared(writer), (smoothing @ writer_bias)[None]),
+        *(groups.sizes, torch.tensor([disarm], dtype=torch.int64, device="cpu")),
+        *(codes, inner, both, factor, kl, slope),
+        memory=2 * -(-bits // kernels.WORDS),
+        step=16,
+    )
+    codes, place = _distinct(codes)
+    sums = code_sums(codes, writer, writer_bias)
+    if sums is None:
+        return None
+    total, partition = (part if place is None else part[place] for part in (sums.total, sums.partition))
+    cost = batch.length * partition.view(2, n) - inner + batch.saturated
+    slope.addcmul_((cost[0] - cost[1])[:, None], factor).mul_(1 / n)
+    share = (batch.length / (2 * n)).repeat(2) / total
+    if place is not None:
+        share = share.new_zeros(len(codes)).index_add_(0, place, share)
+    given, memory = gradient_arguments(sums, writer, batch, share, both / (2 * n), scale.new_full((n,), 1 / n))
+    moments = _Moments(optimizer, weights)
+    _, _, *of_decoder = zip(moments.means, moments.squares, strict=True)
+    spread(
+        kernels.step_decoder,
+        tiles,
+        *(*given, writer_bias, *of_decoder[0], *of_decoder[1], moments.rates),
+        memory=memory + bits + 1,
+        step=4,
+    )
+    values = scale[:, None] * slope
+    found = values.new_empty(torch.get_num_threads(), kernels.WORDS, bits)
+    spread(
+        kernels.step_encoder,
+        tiles,
+        *(*batch.by_tile, values, smoothing, values.sum(0), found, reader),
+        *(moments.means[0], moments.squares[0], moments.rates),
+        step=8,
+    )
+    last = reader_bias.detach(), moments.means[1], moments.squares[1], slope.sum(0), moments.rates
+    kernels.adam(*(each.numpy() for each in last))
+    torch._foreach_add_(moments.steps, 1)
+    torch.autograd.graph.increment_version(weights)  # torch does not see the loops
+    return cost.sum() / 2 + kl.sum()
+
+
+def _distinct(codes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Pairs of equal codes made one, and where each of the codes then is; None if few are equal."""
+    n = len(codes) // 2
+    same = (codes[:n] == codes[n:]).all(1)
+    if len(codes) - int(same.sum()) > WORTH * len(codes):
+        return codes, None
+    first, different = torch.arange(n, device="cpu"), ~same
+    second = torch.where(same, first, n - 1 + different.cumsum(0))
+    return torch.cat([codes[:n], codes[n:][different]]), torch.cat([first, second])
