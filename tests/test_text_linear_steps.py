@@ -176,7 +176,7 @@ def test_other_models_estimators_optimisers_and_documents_are_left_alone():
     for change in ("frozen", "evaluated", "in parts", "turned"):
         run = new_run(50, 12)
         if change == "frozen":
-            run.model.writer_bias.requires_grad_(False)  # noqa: FBT003
+            run.model.writer_bias.requires_grad_(False)
         elif change == "evaluated":
             run.model.eval()
         elif change == "in parts":

@@ -489,6 +489,18 @@ def _six(tables, code):
 
 
 @_compiled
+def _share_products(tables, codes, base, share, products):
+    """Products times b, then times the share of each code, which undoes b."""
+    if codes.shape[1] == 12:  # 37 to 72 bits: without a loop over the groups a tenth less time for the gradient
+        for r in range(len(codes)):
+            code = codes[r]
+            _store(products, r, ((_six(tables, code) * _six(tables, code[6:])) * base) * _fill(share[r]))
+    else:
+        for r in range(len(codes)):
+            _store(products, r, (_product(tables, codes[r]) * base) * _fill(share[r]))
+
+
+@_compiled
 def _gather(values, order, starts, sums, first):
     """Add up the rows that have a code of a group, for all groups; to nothing if these rows are the first."""
     for code in range(len(sums)):
@@ -514,12 +526,12 @@ def _fold(sums, sizes, result):
         half = 1 << size
         for i in range(j + size - 1, j - 1, -1):
             half //= 2
-            found = _load(sums, row + half)
-            for code in range(row + half + 1, row + 2 * half):
-                found = found + _load(sums, code)
-            _store(result, i, found)
+            found = _fill(_ZERO)
             for code in range(row, row + half):
-                _store(sums, code, _load(sums, code) + _load(sums, code + half))
+                with_bit = _load(sums, code + half)
+                found = found + with_bit
+                _store(sums, code, _load(sums, code) + with_bit)
+            _store(result, i, found)
         j += size
         row += 1 << size
 
@@ -674,9 +686,8 @@ def _costs_gradient(job, member, tile, result, result_bias, row):
     _table(weight, k0, sizes, tables, columns)
     here = _load(base, tile)
     for block in range(len(starts)):
-        for r in range(block * ROWS, min((block + 1) * ROWS, len(codes))):
-            # b first, since the factor undoes it
-            _store(products, r - block * ROWS, (_product(tables, codes[r]) * here) * _fill(share[r]))
+        end = min((block + 1) * ROWS, len(codes))
+        _share_products(tables, codes[block * ROWS : end], here, share[block * ROWS : end], products)
         _gather(products, order[block], starts[block], table_sums, block == 0)
     _fold(table_sums, sizes, columns)
     n = min(WORDS, len(smoothing) - k0)

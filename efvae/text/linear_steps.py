@@ -63,9 +63,10 @@ def step(
 
 
 def _serves(model: TextVAE, batch: AnyBatch, estimator: Estimator) -> bool:
-    known = isinstance(estimator, ARM | DisARM) and type(estimator) in (ARM, DisARM) and type(batch) is Batch
-    one_pair = known and estimator.samples == 1
-    return one_pair and model.encoder != "e2" and model.training and model.by_tables(batch, 2 * len(batch))
+    if not (isinstance(estimator, ARM | DisARM) and type(estimator) in (ARM, DisARM) and estimator.samples == 1):
+        return False
+    sparse, linear = type(batch) is Batch, model.encoder != "e2"
+    return sparse and linear and model.training and model.by_tables(batch, 2 * len(batch))
 
 
 def _weights(model: TextVAE) -> tuple[nn.Parameter, ...]:
