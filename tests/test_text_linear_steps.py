@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import importlib.util
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -26,9 +27,11 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reaso
 
 
 def batch_of(n: int, n_words: int, smoothing: float = 0.0) -> Batch:
-    """Random documents; the first word is in all of them."""
+    """Random documents; the first word is in all of them, but with smoothing the last one has no word."""
     counts = torch.poisson(torch.full((n, n_words), 0.2))
     counts[:, 0] += 1
+    if smoothing:
+        counts[-1] = 0
     f = torch.full((n_words,), smoothing, dtype=torch.float64)
     return next(Documents(WordCounts.from_dense(counts, torch.zeros(n, dtype=torch.int64), f)).batches(n))
 
@@ -71,6 +74,8 @@ def gradient(run: Run) -> list[torch.Tensor]:
     ("bits", "n_words", "n", "spread"),
     [
         (9, 33, 5, 0.3),
+        (11, 40, 1, 0.3),
+        (80, 70, 20, 0.3),
         (16, 129, 30, 0.3),
         (32, 96, 40, 3.0),
         (37, 200, 9, 0.3),
@@ -95,13 +100,33 @@ def test_the_first_step_has_the_gradient_of_automatic_differentiation(
         assert (found - wanted).norm() < 2e-5 * wanted.norm() + 1e-7
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_documents_of_other_dtypes_and_other_defaults_change_nothing(kind):
+    torch.manual_seed(0)
+    batch, run = batch_of(30, 130, 0.01), new_run(130, 20)
+    first, second = copy.deepcopy(run), copy.deepcopy(run)
+    wanted = by_loops(run, batch, DisARM())
+    other = dataclasses.replace(
+        batch, words=batch.words.to(kind), offsets=batch.offsets.to(kind), counts=batch.counts.double()
+    )
+    assert torch.equal(by_loops(first, other, DisARM()), wanted)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert torch.equal(by_loops(second, batch, DisARM()), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for each in (first, second):
+        assert all(map(torch.equal, state(each), state(run)))
+
+
 @pytest.mark.parametrize("estimator", [ARM(), DisARM()])
 def test_weights_and_moments_follow_the_rule_of_adam_and_torch_goes_on_from_them(estimator):
     torch.manual_seed(0)
     batch, run = batch_of(30, 130, 0.01), new_run(130, 20)
-    weights = list(run.model.parameters())
+    weights, options = list(run.model.parameters()), {"lr": 1e-2, "eps": 1e-3, "betas": (0.9, 0.99)}
     mirror = [nn.Parameter(each.detach().clone()) for each in weights]
-    rule = torch.optim.Adam(mirror, lr=1e-2, fused=True)
+    run.optimizer, rule = (torch.optim.Adam(some, fused=True, **options) for some in (weights, mirror))
     means = [torch.zeros_like(each) for each in weights]
     for _ in range(6):
         assert by_loops(run, batch, estimator) is not None
@@ -115,8 +140,30 @@ def test_weights_and_moments_follow_the_rule_of_adam_and_torch_goes_on_from_them
         for name, value in rule.state[other].items():
             torch.testing.assert_close(run.optimizer.state[each][name], value, rtol=2e-4, atol=1e-6)
         torch.testing.assert_close(each.detach(), other.detach(), rtol=1e-4, atol=1e-4)  # a step is 0.01
-    by_torch(run, batch, estimator)
-    assert all(int(run.optimizer.state[each]["step"]) == 7 for each in weights)
+
+
+def test_steps_of_torch_and_of_the_loops_can_follow_each_other():
+    torch.manual_seed(0)
+    batch, mixed = batch_of(30, 130, 0.01), new_run(130, 20)
+    # where gradients are as small as their rounding, Adam's usual ε makes steps of chance
+    mixed.optimizer = torch.optim.Adam(mixed.model.parameters(), lr=1e-2, eps=1e-3, fused=True)
+    alone = copy.deepcopy(mixed)
+    for i in range(8):
+        by_torch(alone, batch, DisARM())
+        if i % 3:
+            assert by_loops(mixed, batch, DisARM()) is not None
+        else:
+            by_torch(mixed, batch, DisARM())
+    for found, wanted in zip(state(mixed), state(alone), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_torch_sees_that_weights_were_changed():
+    batch, run = batch_of(8, 50), new_run(50, 12)
+    nelbo, _ = run.model.nelbo(batch, DisARM(), run.generator)
+    assert by_loops(run, batch, DisARM()) is not None
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        nelbo.sum().backward()
 
 
 def test_the_loop_of_adam_is_that_of_torch():
@@ -132,7 +179,7 @@ def test_the_loop_of_adam_is_that_of_torch():
     torch.testing.assert_close([mean, square], [rule.state[weight][name] for name in ("exp_avg", "exp_avg_sq")])
 
 
-def test_pairs_of_equal_codes_are_one():
+def test_pairs_of_equal_codes_are_one(monkeypatch):
     codes = torch.arange(40, dtype=torch.int32).view(10, 4)
     codes[5:] = codes[:5]
     assert linear_steps._distinct(torch.arange(8, dtype=torch.int32).view(2, 4))[1] is None
@@ -140,6 +187,14 @@ def test_pairs_of_equal_codes_are_one():
     kept, place = linear_steps._distinct(codes)
     assert len(kept) == 7
     assert torch.equal(kept[place], codes)
+    lengths, sums = [], linear_steps.code_sums
+    monkeypatch.setattr(linear_steps, "code_sums", lambda rows, *rest: lengths.append(len(rows)) or sums(rows, *rest))
+    run = new_run(90, 40, spread=0.0)
+    for bias in (0.0, 100.0):
+        with torch.no_grad():
+            run.model.reader_bias.fill_(bias)
+        by_loops(run, batch_of(20, 90), DisARM())
+    assert lengths == [40, 20]
 
 
 def test_other_models_estimators_optimisers_and_documents_are_left_alone():
@@ -156,10 +211,13 @@ def test_other_models_estimators_optimisers_and_documents_are_left_alone():
         run.optimizer = rule(run.model.parameters(), lr=1e-2, **options)
         return run
 
-    def with_model(**changes: object) -> Run:
-        return Run(TextVAE(50, 12, **changes))
+    def with_model(kind: type[TextVAE] = TextVAE, **changes: object) -> Run:
+        return Run(kind(50, 12, **changes))
 
     class Mine(DisARM):
+        pass
+
+    class Own(TextVAE):
         pass
 
     assert not refused(new_run(50, 12))
@@ -172,19 +230,43 @@ def test_other_models_estimators_optimisers_and_documents_are_left_alone():
     assert refused(with_rule(torch.optim.AdamW))
     assert refused(with_rule(torch.optim.Adam, weight_decay=0.1))
     assert refused(with_rule(torch.optim.Adam, amsgrad=True))
+    assert refused(with_rule(torch.optim.Adam, maximize=True))
+    assert refused(with_model(Own))
+    assert refused(new_run(50, 12), documents=dataclasses.replace(batch, length=batch.length[:1]))
     assert refused(new_run(50, 12), documents=batch.repeated(torch.tensor([1, 1])))
-    for change in ("frozen", "evaluated", "in parts", "turned"):
+    changes: dict[str, Callable[[Run], object]] = {
+        "frozen": lambda run: run.model.writer_bias.requires_grad_(requires_grad=False),
+        "evaluated": lambda run: run.model.eval(),
+        "in parts": lambda run: run.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]}),
+        "of another model": lambda run: setattr(run, "model", new_run(50, 12).model),
+        "turned": lambda run: setattr(run.model.writer, "data", run.model.writer.data.t().contiguous().t()),
+        "wide": lambda run: setattr(run.model.reader, "data", run.model.reader.data.double()),
+        "one for all": lambda run: setattr(run.model.reader_bias, "data", torch.zeros(1)),
+        "heard": lambda run: run.optimizer.register_step_post_hook(lambda *_: None),
+        "seen": lambda run: run.model.writer.register_hook(lambda _: None),
+    }
+    for name, change in changes.items():
         run = new_run(50, 12)
-        if change == "frozen":
-            run.model.writer_bias.requires_grad_(False)
-        elif change == "evaluated":
-            run.model.eval()
-        elif change == "in parts":
-            weights = list(run.model.parameters())
-            run.optimizer = torch.optim.Adam([{"params": weights[:2]}, {"params": weights[2:]}])
-        else:
-            run.model.writer.data = run.model.writer.data.t().contiguous().t()
-        assert refused(run), change
+        change(run)
+        assert refused(run), name
+
+
+def test_moments_that_the_loops_do_not_read_are_left_to_torch():
+    torch.manual_seed(0)
+    batch = batch_of(8, 50)
+    for name, bad in (
+        ("exp_avg", lambda each: each.t().contiguous().t()),
+        ("exp_avg_sq", torch.Tensor.double),
+        ("exp_avg", lambda each: each[:-1]),
+        ("step", lambda each: each + 1),  # frozen for a while, others were ahead
+    ):
+        run = new_run(50, 12)
+        assert by_loops(run, batch, DisARM()) is not None
+        kept = run.optimizer.state[run.model.reader]
+        kept[name] = bad(kept[name])
+        before = state(run)
+        assert by_loops(run, batch, DisARM()) is None
+        assert all(map(torch.equal, state(run), before))
 
 
 def test_clipped_gradients_are_left_to_torch(monkeypatch):
@@ -221,6 +303,14 @@ def test_words_out_of_range_are_refused_before_anything_is_read():
     before = state(run)
     with pytest.raises(IndexError, match="outside the vocabulary"):
         by_loops(run, dataclasses.replace(batch, words=batch.words + 5), DisARM())
+    batch.by_tile  # noqa: B018 - looks at the words once
+    for change in (batch.words, batch.offsets):
+        kept = change.clone()
+        for wrong in (10_000_000, -10_000_000):
+            change.add_(wrong)
+            with pytest.raises(IndexError, match="outside the vocabulary"):
+                by_loops(run, batch, DisARM())
+            change.copy_(kept)
     assert all(map(torch.equal, state(run), before))
 
 
@@ -231,7 +321,7 @@ def test_the_number_of_threads_changes_no_step():
             torch.set_num_threads(n)
             torch.manual_seed(0)
             batch, run = batch_of(300, 900, 0.01), new_run(900, 12)
-            found.append((by_loops(run, batch, DisARM()), *gradient(run)))
+            found.append([by_loops(run, batch, DisARM()), *state(run)])
     finally:
         torch.set_num_threads(threads)
     for other in found[1:]:

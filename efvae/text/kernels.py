@@ -281,8 +281,8 @@ _operator(operator.mul, "fmul")
 NEXT, END, STEP, BEGUN, ENDED, FAULT = range(6)
 #: Where the arrays begin, how many numbers each has (its address, its kind and three lengths), and the most arrays.
 HEAD, EACH, MOST_ARRAYS = 6, 5, 24
-#: A fault: an array is not of the kind that a loop reads.
-WRONG_KIND = 1
+#: Faults: an array is not of the kind that a loop reads; a document has words outside the vocabulary or the batch.
+WRONG_KIND, OUTSIDE = 1, 2
 
 
 #: Numbers of the dtypes that loops read.
@@ -322,12 +322,15 @@ def check(work: Any) -> None:
 
     Raises:
         TypeError: an array is not of the kind that the loop reads.
+        IndexError: a word is outside the vocabulary.
         RuntimeError: a thread did not come to its end.
 
     Own: own-tabulated-products
     """
     if work[BEGUN] != work[ENDED]:
         raise RuntimeError("a compiled loop was left early: its message is above")
+    if work[FAULT] == OUTSIDE:
+        raise IndexError("a word is outside the vocabulary")
     if work[FAULT]:
         raise TypeError("an array is not of the kind that the loop reads")
 
@@ -537,6 +540,16 @@ def _fold(sums, sizes, result):
 
 
 @_compiled
+def _outside(words, start, stop, n_words):
+    if start < 0 or stop < start or stop > len(words):
+        return True
+    low, high = 0, 0
+    for e in range(start, stop):
+        low, high = min(low, words[e]), max(high, words[e])
+    return low < 0 or high >= n_words
+
+
+@_compiled
 def _add_rows(sums, table, words, counts):
     """Add rows of a table, some at a time, so that sums are read and written less often."""
     whole = len(words) // 4 * 4
@@ -561,7 +574,7 @@ def pairs(data):
 
     Args:
         work: memory of each thread, shape (threads, 2 ⌈m / WORDS⌉, WORDS).
-        words, counts, offsets: see :func:`by_tile`, which has looked at them.
+        words, counts, offsets: see :func:`by_tile`.
         reader, reader_shared, reader_bias: W, shape (K, m), fᵀW and b, shape (m,).
         scale: shape (documents,).
         u: shape (documents, m).
@@ -589,6 +602,9 @@ def pairs(data):
     while first < last:
         for d in range(first, last):
             here = slice(offsets[d], offsets[d + 1] if d + 1 < len(offsets) else len(words))
+            if _outside(words, here.start, here.stop, len(weight)):  # changed since they were looked at
+                job[FAULT] = OUTSIDE
+                break
             eta, offset = slope[d], shared_bias[0]
             eta[:], sums[:bits] = reader_shared, shared
             _add_rows(eta, reader, words[here], counts[here])
@@ -756,7 +772,7 @@ def step_decoder(data):
     """A step of Adam for V and a; a range of tiles of words.
 
     Args:
-        the first 17: those of :func:`gradient`, with m + m more rows in the memory of each thread; V is changed.
+        the first 17: those of :func:`gradient`, with m + 1 more rows in the memory of each thread; V is changed.
         bias: a, changed, shape (K,).
         mean, square, bias_mean, bias_square: Adam's moments, changed, of the shapes of V and a.
         rates: 1 − β₁, 1 − β₂, η / (1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), ε, shape (5,).

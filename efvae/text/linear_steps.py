@@ -34,18 +34,26 @@ def step(
 ) -> Tensor | None:
     """One step of Adam for the mean NELBO of some documents, as automatic differentiation would make it.
 
+    ``optimizer.step`` is not called and weights get no ``.grad``.
+
     Args:
-        model: changed in place, its gradients are not.
-        optimizer: changed in place.
+        model: changed in place.
+        optimizer: changed in place; torch's own Adam can go on from it, and this from torch's.
         batch: the documents.
         estimator: of the gradient.
         generator: source of randomness; the numbers that are drawn are those of the estimator.
 
     Returns:
-        The sum of the documents' NELBOs before the step. None if nothing was done: for a network that is not linear or
-        whose weights are not all trained, another estimator than ARM or DisARM of one pair, another optimiser than
-        plain Adam, codes that are listed, documents that are not sparse on a CPU, or where float32 does not hold the
-        exponentials, see :func:`efvae.text.bit_costs.code_costs`.
+        The sum of the documents' NELBOs before the step. None if nothing was done, random numbers included, because
+        something else is asked for or the loops cannot do it: a network that is not linear or is a subclass with
+        methods of its own; evaluation mode; weights or moments that are not all trained, contiguous and in float32; an
+        estimator other than ARM or DisARM of one pair; an optimiser other than plain Adam, or with hooks; few bits, so
+        that log-partitions of all codes are cheaper; documents that are not sparse on a CPU; no Numba; exponentials
+        that float32 does not hold, see :func:`efvae.text.bit_costs.code_costs`.
+
+    Raises:
+        IndexError: a word is outside the vocabulary.
+        ValueError: the parts of the batch do not fit together.
 
     Paper: app-c2
     Own: own-tabulated-products
@@ -54,19 +62,23 @@ def step(
         return None
     assert isinstance(batch, Batch)  # noqa: S101 - see _serves
     assert isinstance(optimizer, torch.optim.Adam)  # noqa: S101 - see _is_plain
-    state = generator.get_state()
-    with torch.no_grad():
-        done = _step(model, optimizer, batch, generator, disarm=type(estimator) is DisARM)
-    if done is None:
-        generator.set_state(state)
+    state, done = generator.get_state(), None
+    try:
+        with torch.no_grad():
+            done = _step(model, optimizer, batch, generator, disarm=type(estimator) is DisARM)
+    finally:
+        if done is None:
+            generator.set_state(state)
     return done
 
 
 def _serves(model: TextVAE, batch: AnyBatch, estimator: Estimator) -> bool:
-    if not (isinstance(estimator, ARM | DisARM) and type(estimator) in (ARM, DisARM) and estimator.samples == 1):
+    # subclasses of any of these may do something else
+    if not isinstance(estimator, ARM | DisARM) or type(estimator) not in (ARM, DisARM) or estimator.samples != 1:
         return False
-    sparse, linear = type(batch) is Batch, model.encoder != "e2"
-    return sparse and linear and model.training and model.by_tables(batch, 2 * len(batch))
+    n, mine = len(batch), type(batch) is Batch and type(model) is TextVAE and model.encoder != "e2" and model.training
+    sound = n > 0 and batch.length.shape == batch.saturated.shape == (n,)
+    return mine and sound and model.by_tables(batch, 2 * n)
 
 
 def _weights(model: TextVAE) -> tuple[nn.Parameter, ...]:
@@ -74,13 +86,33 @@ def _weights(model: TextVAE) -> tuple[nn.Parameter, ...]:
 
 
 def _is_plain(optimizer: torch.optim.Optimizer, model: TextVAE) -> bool:
-    """Whether that is Adam as it was first written, for all of these weights, and the loops can read them."""
+    """Whether that is Adam as it was first written, for all of these weights, and the loops can read what it keeps."""
     (group, *others), weights = optimizer.param_groups, _weights(model)
     changed = any(group.get(name) for name in ("weight_decay", "amsgrad", "maximize"))
     if type(optimizer) is not torch.optim.Adam or others or changed or len(group["params"]) != len(weights):
         return False
-    readable = all(each.dtype == torch.float32 and each.is_contiguous() and each.requires_grad for each in weights)
-    return readable and all(given is each for given, each in zip(group["params"], weights, strict=True))
+    hooks = [getattr(optimizer, f"_optimizer_step_{when}_hooks", None) for when in ("pre", "post")]
+    hooks += [
+        getattr(each, f"_{name}_hooks", None) for each in weights for name in ("backward", "post_accumulate_grad")
+    ]
+    shapes = [(model.n_words, model.bits), (model.bits,), (model.n_words, model.bits), (model.n_words,)]
+    states = [optimizer.state.get(each, {}) for each in weights]
+    return (
+        not any(hooks)
+        and all(given is each and each.requires_grad for given, each in zip(group["params"], weights, strict=True))
+        and all(_readable(each, shape) for each, shape in zip(weights, shapes, strict=True))
+        and all(
+            _readable(state[name], shape)
+            for state, shape in zip(states, shapes, strict=True)
+            for name in state
+            if name != "step"
+        )
+        and len({float(state["step"]) if state else 0.0 for state in states}) == 1
+    )
+
+
+def _readable(array: Tensor, shape: tuple[int, ...]) -> bool:
+    return array.shape == shape and array.dtype == torch.float32 and array.is_contiguous() and array.is_cpu
 
 
 class _Moments:
@@ -97,7 +129,9 @@ class _Moments:
         (group,) = optimizer.param_groups
         number, (first, second) = float(self.steps[0]) + 1, group["betas"]
         size, root = group["lr"] / (1 - first**number), math.sqrt(1 - second**number)
-        self.rates = torch.tensor([1 - first, 1 - second, size, 1 / root, group["eps"]], dtype=torch.float32)
+        self.rates = torch.tensor(
+            [1 - first, 1 - second, size, 1 / root, group["eps"]], dtype=torch.float32, device="cpu"
+        )
 
 
 def _step(
