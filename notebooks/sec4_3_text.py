@@ -1687,7 +1687,7 @@ if lost:
 # ## How fast
 #
 # Stored figures of `python -m benchmarks.text_epoch`: one epoch with 64 bits, $e_1$ and DisARM, on 20 Newsgroups, beside the usual way to write it (dense counts, a DataLoader, `log_softmax`, autograd), interleaved in one
-# process, medians. In brackets the lowest and the highest ratio of a round, which differ by what others do on the machine: the usual way waits for memory in any case, ours only where a shared cache is taken from it.
+# process, medians. In brackets the lowest and the highest ratio of a round, which differ by what others do on the machine: the usual way waits for memory in any case, ours for the cores and their caches. With one pair and a linear decoder shorter sets of rounds gave between half of that ratio and the same: others were busy, or the usual way got its memory from the system with fewer page faults.
 #
 # - *depth-0*, *-1*, *-2*: the number of hidden layers of the decoder; so in the other parts. *depth-0-ten*: with ten pairs of codes for each document, as in the last third of the paper's epochs.
 # - *by products*: a linear decoder without {ref}`compiled loops <own-tabulated-products>`.
