@@ -771,8 +771,9 @@ def adam(weight, mean, square, gradient, rates):
 def step_decoder(data):
     """A step of Adam for V and a; a range of tiles of words.
 
+    It reads first what :func:`gradient` reads, with m + 1 more rows of memory for each thread, and changes V.
+
     Args:
-        the first 17: those of :func:`gradient`, with m + 1 more rows in the memory of each thread; V is changed.
         bias: a, changed, shape (K,).
         mean, square, bias_mean, bias_square: Adam's moments, changed, of the shapes of V and a.
         rates: 1 − β₁, 1 − β₂, η / (1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), ε, shape (5,).
@@ -899,10 +900,11 @@ def _add_words(job, first, last, result, k0):
 
 @_job
 def step_encoder(data):
-    """A step of Adam for W, whose gradient is xᵀ V; a range of tiles of words.
+    """A step of Adam for W, whose gradient is that of :func:`add_words`; a range of tiles of words.
+
+    It reads first what that loop reads.
 
     Args:
-        the first 7: those of :func:`add_words`.
         found: memory of each thread, shape (threads, WORDS, width).
         weight, mean, square: W and Adam's moments, changed, shape (K, width).
         rates: see :func:`step_decoder`.

@@ -46,10 +46,11 @@ def step(
     Returns:
         The sum of the documents' NELBOs before the step. None if nothing was done, random numbers included, because
         something else is asked for or the loops cannot do it: a network that is not linear or is a subclass with
-        methods of its own; evaluation mode; weights or moments that are not all trained, contiguous and in float32; an
-        estimator other than ARM or DisARM of one pair; an optimiser other than plain Adam, or with hooks; few bits, so
-        that log-partitions of all codes are cheaper; documents that are not sparse on a CPU; no Numba; exponentials
-        that float32 does not hold, see :func:`efvae.text.bit_costs.code_costs`.
+        methods of its own; evaluation mode; weights that are not all trained, or have taken different numbers of steps;
+        weights or moments that are not contiguous or not float32; an estimator other than ARM or DisARM of one pair; an
+        optimiser other than plain Adam; hooks; few bits, so that log-partitions of all codes are cheaper; documents
+        that are not sparse on a CPU; no Numba; exponentials that float32 does not hold, see
+        :func:`efvae.text.bit_costs.code_costs`.
 
     Raises:
         IndexError: a word is outside the vocabulary.
