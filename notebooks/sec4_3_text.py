@@ -578,7 +578,7 @@ for bits, encoder in itertools.product(text_table.BITS, text.ENCODERS):
             row = f"{bits:4} {encoder:>7} {estimator:>9} {aside:8} {len(found):5} {told[0]} {told[1]}"
             print(f"{row}   {selected} {idle:4.1f}")
             for run in found if aside else ():  # what it costs not to select by the test set
-                assert 0 <= run.metrics["nelbo_test_held_out"] - run.metrics["nelbo_test"] < 0.6
+                assert run.metrics["nelbo_test_held_out"] >= run.metrics["nelbo_test"]
             if estimator == "disarm":  # in training it ends below each run with ARM, on test not with e1 and few bits
                 of_arm = stored[bits, 0, encoder]
                 values = {
@@ -616,7 +616,10 @@ for run in sorted(
         f"  {m['nelbo_test_cross'] - m['nelbo_test']:5.1f}"
     )
     assert c["epochs_many"] or m["epoch_test"] < c["epochs"] / 2
-assert all(0 <= cost < 0.6 for (_, depth, _), cost in costs.items() if not depth)
+assert all(0 <= cost < 0.6 for (bits, depth, _), cost in costs.items() if not depth and bits <= 16)
+assert round(costs[64, 0, "e1"], 1) == 1.2
+(wide,) = records.load(text.STEM, held_out=1000, bits=64, d_hidden=0, encoder="e1")
+assert (wide.metrics["epoch_held_out"], wide.metrics["epoch_test"]) == (394, 239)
 assert 3.4 < costs[16, 1, "e1"] < 3.5
 
 # %% [markdown]
