@@ -121,7 +121,7 @@ def test_documents_of_other_dtypes_and_other_defaults_change_nothing(kind):
 
 
 @pytest.mark.parametrize("estimator", [ARM(), DisARM()])
-def test_weights_and_moments_follow_the_rule_of_adam_and_torch_goes_on_from_them(estimator):
+def test_weights_and_moments_follow_the_rule_of_adam(estimator):
     torch.manual_seed(0)
     batch, run = batch_of(30, 130, 0.01), new_run(130, 20)
     weights, options = list(run.model.parameters()), {"lr": 1e-2, "eps": 1e-3, "betas": (0.9, 0.99)}

@@ -1,6 +1,6 @@
 """Steps of models whose encoder and decoder are linear, by compiled loops: gradients and Adam in one pass over a table.
 
-With one pair of codes a document, a step of automatic differentiation spends half of its time in a hundred small
+With one pair of codes a document, a step of automatic differentiation spends much of its time in a hundred small
 operations, in gradients that are written to be read once, and in an optimiser that reads four tables and writes three.
 Here the gradient of some words is used for Adam while it is in a cache.
 """
@@ -168,11 +168,11 @@ def _step(
         share = share.new_zeros(len(codes)).index_add_(0, place, share)
     given, memory = gradient_arguments(sums, writer, batch, share, both / (2 * n), scale.new_full((n,), 1 / n))
     moments = _Moments(optimizer, weights)
-    _, _, *of_decoder = zip(moments.means, moments.squares, strict=True)
     spread(
         kernels.step_decoder,
         tiles,
-        *(*given, writer_bias, *of_decoder[0], *of_decoder[1], moments.rates),
+        *(*given, writer_bias, moments.means[2], moments.squares[2], moments.means[3], moments.squares[3]),
+        moments.rates,
         memory=memory + bits + 1,
         step=4,
     )

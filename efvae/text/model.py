@@ -226,7 +226,7 @@ class TextVAE(nn.Module):
             place = self._place(z)
             # take would add up its gradient in no fixed order
             return self._affine_costs(batch, z, self._partition().gather(0, place.flatten()).view_as(place))
-        if self.codes is None or len(self.codes) * _listing(z.device) > z[..., 0].numel():
+        if self.codes is None or not self._listing_pays(z[..., 0].numel()):
             found = self._bit_costs(z, batch)
             if found is not None:
                 return found
@@ -345,6 +345,9 @@ class TextVAE(nn.Module):
         """Whether the log-partitions of all codes cost less than those of some; up to 8 bits they are listed."""
         return self.bits > LISTED_BITS and n_codes > table_cost(self.bits, self.depth, self.writer.device)
 
+    def _listing_pays(self, n_codes: int) -> bool:
+        return self.codes is not None and len(self.codes) * _listing(self.writer.device) <= n_codes
+
     def _tabulates(self) -> bool:
         """Whether codes of sparse documents are done by tables of products of exponentials."""
         single = self.writer.dtype == torch.float32
@@ -359,8 +362,8 @@ class TextVAE(nn.Module):
 
         Own: own-tabulated-products
         """
-        listed = self.codes is not None and len(self.codes) * _listing(self.writer.device) <= n_codes
-        return isinstance(batch, Batch) and self._tabulates() and not (listed or self._table_pays(n_codes))
+        other = self._listing_pays(n_codes) or self._table_pays(n_codes)
+        return isinstance(batch, Batch) and self._tabulates() and not other
 
     def _bit_costs(self, z: Tensor, batch: AnyBatch) -> Tensor | None:
         if z.requires_grad or not (isinstance(batch, Batch) and self._tabulates()):
