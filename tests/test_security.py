@@ -244,6 +244,7 @@ EXPERIMENTS = (
     "text_lengths",
     "text_rbm",
     "text_units",
+    "text_slope",
     "images",
 )
 

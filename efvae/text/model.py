@@ -292,8 +292,8 @@ class TextVAE(nn.Module):
         return torch.cat(etas)
 
     @torch.no_grad()
-    def silent_units(self, x: WordCounts, generator: torch.Generator | None = None) -> dict[str, float]:
-        """Share of the hidden units of each layer that are above zero for none of the documents.
+    def silent(self, x: WordCounts, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Which hidden units of each layer are above zero for none of the documents.
 
         A ReLU that is silent gives nothing and learns nothing, a leaky one gives and learns a hundredth. The decoder
         sees one code of each document, drawn from q(z | x).
@@ -303,7 +303,8 @@ class TextVAE(nn.Module):
             generator: source of the codes.
 
         Returns:
-            By layer: ``encoder_1`` and ``encoder_2`` of e2, ``decoder_1`` and ``decoder_2`` as far as there are any.
+            By layer, one truth value for each unit: ``encoder_1`` and ``encoder_2`` of e2, ``decoder_1`` and
+            ``decoder_2`` as far as there are any.
 
         Raises:
             ValueError: documents of another vocabulary.
@@ -331,7 +332,14 @@ class TextVAE(nn.Module):
         self.train(training)
         for hook in hooks:
             hook.remove()
-        return {name: 1 - float(heard[unit].float().mean()) for name, unit in layers.items()}
+        return {name: ~heard[unit] for name, unit in layers.items()}
+
+    def silent_units(self, x: WordCounts, generator: torch.Generator | None = None) -> dict[str, float]:
+        """Share of the hidden units of each layer that :meth:`silent` finds, with the same arguments and errors.
+
+        Own: own-text-training
+        """
+        return {name: float(found.float().mean()) for name, found in self.silent(x, generator).items()}
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits f(z) over words, shape ``(..., K)``; in float32 and with gradients.

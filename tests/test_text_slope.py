@@ -1,0 +1,203 @@
+"""Trainings with and without a slope below zero, and silent units drawn anew.
+
+Labels: own-text-slope, own-text-training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from efvae import records
+from efvae.data.synthetic import harmonium_law, synthetic_text
+from efvae.estimators import ARM
+from efvae.experiments import text, text_slope
+from efvae.text.batches import Documents
+from efvae.text.model import TextVAE
+from efvae.text.recycling import recycle
+
+SMALL = text_slope.Config(
+    corpus="harmonium", bits=4, encoder="e2", epochs=10, every=1, batch_size=256, width=32, vocabulary=300, seed=3
+)
+X = synthetic_text(harmonium_law(300)).train
+
+
+@pytest.mark.parametrize(("units", "activation"), [("relu", "relu"), ("leaky", "leaky_relu")])
+def test_all_documents_and_one_kind_of_unit_are_the_training_of_the_cell(units, activation):
+    record = text_slope.run(dataclasses.replace(SMALL, units=units))
+    shared = {
+        key: value
+        for key, value in records.config_dict(SMALL).items()
+        if key in {field.name for field in dataclasses.fields(text.Config)}
+    }
+    (trained,) = text.solve([text.Config(**shared, epochs_many=0, activation=activation)], None, lambda line: None)
+    nelbo = trained.record.curve["nelbo_train"]
+    assert record.metrics["nelbo_train"] == record.curve["nelbo_train"][-1]
+    assert record.metrics["nelbo_train"] == pytest.approx((sorted(nelbo)[4] + sorted(nelbo)[5]) / 2, abs=1e-3)
+    assert record.metrics["nelbo_test"] == pytest.approx(trained.record.metrics["nelbo_test"], rel=1e-6)
+    for network in ("encoder", "decoder"):
+        by_layer = (record.metrics[f"silent_{network}_{layer}"] for layer in (1, 2))
+        assert sum(by_layer) / 2 == pytest.approx(trained.record.metrics[f"silent_{network}_last"])
+
+
+@pytest.mark.parametrize(
+    ("units", "encoder", "decoder"),
+    [
+        ("relu", ("", ""), ("", "")),
+        ("recycled", ("", ""), ("", "")),
+        ("leaky", ("leaks", "leaks"), ("leaks", "leaks")),
+        ("leaky_encoder", ("leaks", "leaks"), ("", "")),
+        ("leaky_decoder", ("", ""), ("leaks", "leaks")),
+        ("leaky_first", ("leaks", ""), ("leaks", "")),
+        ("leaky_later", ("", "leaks"), ("", "leaks")),
+    ],
+)
+def test_what_leaks_in_the_epochs_before_and_after_the_turn(monkeypatch, units, encoder, decoder):
+    seen = []
+
+    class Watched(TextVAE):
+        def nelbo(self, *args):
+            parts = (self.code_net, self.hidden_net)
+            seen.append(
+                [{u.negative_slope for u in net.modules() if isinstance(u, torch.nn.LeakyReLU)} for net in parts]
+            )
+            return super().nelbo(*args)
+
+    monkeypatch.setattr(text, "TextVAE", Watched)
+    text_slope.run(dataclasses.replace(SMALL, units=units, turn=6))
+    steps = math.ceil(X.n_documents / SMALL.batch_size)
+    first, later = seen[: 6 * steps], seen[6 * steps : 10 * steps]
+    for place, slopes in enumerate((encoder, decoder)):
+        for moment, told in ((first, slopes[0]), (later, slopes[1])):
+            assert {value for nets in moment for value in nets[place]} == {0.01 if told else 0.0}
+
+
+def _silenced(encoder, depth):
+    """A model in training, of which some units of each layer are below zero whatever comes."""
+    torch.manual_seed(0)
+    model = TextVAE(X.n_words, 10, encoder, depth, width=16)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    batch = next(iter(Documents(X).batches(64)))
+    for _ in range(3):
+        optimizer.zero_grad()
+        model.nelbo(batch, ARM(1), torch.Generator().manual_seed(1))[0].mean().backward()
+        optimizer.step()
+    biases = [
+        part.bias for net in (model.code_net, model.hidden_net) for part in net.modules() if hasattr(part, "bias")
+    ]
+    if encoder == "e2":
+        biases = [model.reader_bias, *biases[:1], *biases[2:]]  # the last of the encoder has no unit
+    with torch.no_grad():
+        for number, bias in enumerate(biases, 2):
+            bias[:number] = -1e3
+    return model, optimizer, len(biases)
+
+
+@pytest.mark.parametrize(("encoder", "depth"), [("e1", 1), ("e1", 2), ("e2", 0), ("e2", 1), ("e2", 2), ("e3", 2)])
+def test_recycling_changes_nothing_but_what_can_be_learned(encoder, depth):
+    model, optimizer, layers = _silenced(encoder, depth)
+    silent = model.silent(X, torch.Generator().manual_seed(5))
+    assert len(silent) == layers
+    assert all(which[:number].all() for number, which in enumerate(silent.values(), 2))
+    z = (torch.rand(50, 10, generator=torch.Generator().manual_seed(2)) < 0.5).float()
+    before = model.encode(X), model.decode(z)
+    old = {name: weights.clone() for name, weights in model.named_parameters()}
+    moments = {name: optimizer.state[w]["exp_avg_sq"].clone() for name, w in model.named_parameters()}
+
+    count = recycle(model, optimizer, silent, torch.Generator().manual_seed(6))
+    assert count == sum(int(which.sum()) for which in silent.values()) >= 2 * layers
+    torch.testing.assert_close((model.encode(X), model.decode(z)), before)
+    again = model.silent(X, torch.Generator().manual_seed(5))
+    assert sum(int((a & b).sum()) for a, b in zip(silent.values(), again.values(), strict=True)) < count / 2
+
+    # of a unit that was heard nothing is changed but what it gets from silent ones, and its moments stay
+    changed = sum(int((weights != old[name]).sum()) for name, weights in model.named_parameters())
+    lost = sum(int((optimizer.state[w]["exp_avg_sq"] != moments[name]).sum()) for name, w in model.named_parameters())
+    tables = _tables(model)
+    expected = 0
+    for name, weights in model.named_parameters():
+        rows, columns = tables[name]
+        touched = torch.zeros_like(weights, dtype=torch.bool)
+        if rows is not None:
+            touched[silent[rows]] = True
+        if columns is not None:
+            touched[:, silent[columns]] = True
+        assert not (weights != old[name])[~touched].any()
+        assert (optimizer.state[weights]["exp_avg_sq"][touched] == 0).all()
+        assert (optimizer.state[weights]["exp_avg"][touched] == 0).all()
+        same = optimizer.state[weights]["exp_avg_sq"] == moments[name]
+        assert same[~touched].all()
+        expected += int(touched.sum())
+    assert 0 < changed <= expected
+    assert 0 < lost <= expected
+    bound = model.n_words**-0.5
+    if encoder == "e2":
+        new = model.reader[:, silent["encoder_1"]]
+        assert new.abs().max() <= bound
+        assert new.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    # and now they learn: what comes out of a unit that is heard has a gradient
+    optimizer.zero_grad()
+    batch = next(iter(Documents(X).batches(X.n_documents)))
+    model.nelbo(batch, ARM(1), torch.Generator().manual_seed(1))[0].mean().backward()
+    if depth:
+        alive = silent[f"decoder_{depth}"] & ~again[f"decoder_{depth}"]
+        assert alive.any()
+        assert (model.writer.grad[:, alive].abs().sum(0) > 0).all()
+
+
+def _tables(model):
+    """For each parameter the layer whose units are its rows, and that whose units are its columns."""
+    tables = {name: (None, None) for name, _ in model.named_parameters()}
+    tables["writer"] = None, f"decoder_{model.depth}" if model.depth else None
+    if model.encoder == "e2":
+        tables |= {"reader": (None, "encoder_1"), "reader_bias": ("encoder_1", None)}
+    owners = {id(weights): name for name, weights in model.named_parameters()}
+    for name, net, first in (("encoder", model.code_net, 2), ("decoder", model.hidden_net, 1)):
+        linear = [part for part in net.modules() if isinstance(part, torch.nn.Linear)]
+        for number, part in enumerate(linear, first):
+            last = name == "encoder" and number == len(linear) + 1  # to the codes
+            before = f"{name}_{number - 1}" if number > 1 else None
+            tables[owners[id(part.weight)]] = None if last else f"{name}_{number}", before
+            tables[owners[id(part.bias)]] = None if last else f"{name}_{number}", None
+    return tables
+
+
+def test_before_the_first_step_there_are_no_moments():
+    model, _, _ = _silenced("e2", 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    silent = model.silent(X, torch.Generator().manual_seed(5))
+    assert recycle(model, optimizer, silent, torch.Generator().manual_seed(6)) > 0
+    assert not optimizer.state
+
+
+def test_units_are_drawn_anew_in_a_training(tmp_path):
+    relu, recycled = (text_slope.run(dataclasses.replace(SMALL, units=units)) for units in ("relu", "recycled"))
+    assert relu.metrics["recycled"] == 0 < recycled.metrics["recycled"]
+    assert recycled.metrics["silent_encoder_2"] < relu.metrics["silent_encoder_2"]
+    assert recycled.curve["epoch"] == [10.0]
+
+
+def test_a_record_is_found_again_and_bad_trainings_are_refused(tmp_path, capsys):
+    words = [f"{key}={value}" for key, value in records.config_dict(SMALL).items()]
+    for _ in range(2):
+        assert records.main(text_slope.Config, text_slope.run, [*words, "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count("epoch 10/10  NELBO train") == 1  # the second time it is read
+    (path,) = tmp_path.glob("sec4_3_slope/*.json")
+    assert math.isfinite(json.loads(path.read_text())["metrics"]["nelbo_train"])
+    for bad, line in (
+        (["d_hidden=0"], "encoder=e1 with d_hidden=0 has no hidden units: take encoder=e2, or d_hidden=1 or 2"),
+        (["units=tanh"], "units must be one of relu, leaky, leaky_encoder, leaky_decoder, leaky_first, leaky_later, "),
+        (["epochs=15"], "epochs must be a multiple of 10; got 15"),
+        (["epochs=0"], "epochs must be a whole number of at least 10; got 0"),
+        (["units=leaky_first", "turn=300"], "turn must be below epochs, 300, with units=leaky_first; got 300"),
+        (["units=leaky_encoder"], "units=leaky_encoder with encoder=e1 and d_hidden=2: that network has no hidden"),
+        (["units=leaky_decoder", "encoder=e2", "d_hidden=0"], "that network has no hidden units, take another kind"),
+        (["corpus=harmonium", "vocabulary=300", "every=900"], "take a smaller one"),
+    ):
+        assert records.main(text_slope.Config, text_slope.run, [*bad, "--results", str(tmp_path)]) == 2
+        assert line in capsys.readouterr().err
+    assert len(list(tmp_path.rglob("*.json"))) == 1
