@@ -1,6 +1,6 @@
 """Figures of codes and silent units: what is drawn is what was given.
 
-Labels: own-retrieval, own-text-rbm, own-text-silent.
+Labels: own-retrieval, own-text-rbm, own-text-silent, own-text-slope.
 """
 
 from __future__ import annotations
@@ -76,3 +76,23 @@ def test_silent_units_are_drawn_for_each_cell_and_kind():
     assert len(second.get_lines()) == 1
     assert (first.get_title(), second.get_title()) == ("first", "second")
     assert first.get_ylim() == second.get_ylim()
+
+
+def test_kinds_of_units_are_drawn_as_means_with_their_range():
+    def curve(*nats):
+        return {"epoch": [10, 20, 30], "nelbo_train": list(nats)}
+
+    panels = {
+        "one": {"relu": [curve(9, 8, 7), curve(9, 6, 5)], "leaky": [curve(9, 5, 3)]},
+        "two": {"relu": [curve(4, 3, 2)]},
+    }
+    figure = text.slopes(panels, turn=15)
+    one, two = figure.axes
+    lines = [line for line in one.get_lines() if line.get_label() in ("relu", "leaky")]
+    assert [list(line.get_ydata()) for line in lines] == [[9, 7, 6], [9, 5, 3]]
+    assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 2  # not by colour alone
+    corners = {tuple(point) for point in one.collections[0].get_paths()[0].vertices.tolist()}
+    assert {(30.0, 7.0), (30.0, 5.0)} <= corners
+    assert [entry.get_text() for entry in figure.legends[0].get_texts()] == ["relu", "leaky"]
+    assert [list(two.get_lines()[-1].get_xdata()), two.get_title()] == [[15, 15], "two"]
+    assert len(text.slopes(panels).axes[1].get_lines()) == 1

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "parts", "silent_units", "table_2"]
+__all__ = ["learning_curves", "parts", "silent_units", "slopes", "table_2"]
 
 # Encoders are told apart by colour and marker, of different lightness.
 _COLOURS = {"e1": "black", "e2": "#0072b2", "e3": "#d55e00"}
@@ -20,6 +20,14 @@ _PARTS: tuple[dict[str, Any], ...] = (
     {"color": "#0072b2"},
     {"color": "white", "hatch": "////"},
     {"color": "#f0e442"},
+)
+# Kinds of hidden units, by colour, dashes and marker; the band has the colour alone.
+_KINDS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+    ({"color": "black"}, {}),
+    ({"color": "#0072b2"}, {"linestyle": "dashed"}),
+    ({"color": "#d55e00"}, {"marker": "o", "markerfacecolor": "white"}),
+    ({"color": "#009e73"}, {"marker": "^"}),
+    ({"color": "#cc79a7"}, {"linestyle": "dashdot", "marker": "s"}),
 )
 
 
@@ -130,6 +138,38 @@ def silent_units(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequenc
         ax.title.set_size("medium")
     axes[0, 0].set_ylabel("share of units above zero\nfor no training document")
     axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def slopes(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequence[float]]]]], turn: int = 0) -> Figure:
+    """Training NELBO over the epochs by kind of hidden unit: mean over the seeds, and lowest to highest.
+
+    Args:
+        panels: by title and kind, at most five, of each seed the columns ``epoch`` and ``nelbo_train`` in nats a
+            document.
+        turn: epoch after which some kinds change, marked; 0 for none.
+
+    Own: own-text-slope
+    """
+    figure, axes = _grid(len(panels), height=3.4)
+    for ax, (title, kinds) in zip(axes, panels.items(), strict=True):
+        late = []
+        for (kind, curves), style in zip(kinds.items(), _KINDS, strict=False):
+            epochs = curves[0]["epoch"]
+            by_epoch = list(zip(*(curve["nelbo_train"] for curve in curves), strict=True))
+            means = [sum(values) / len(values) for values in by_epoch]
+            low, high = [min(values) for values in by_epoch], [max(values) for values in by_epoch]
+            ax.fill_between(epochs, low, high, alpha=0.2, **style[0])
+            ax.plot(epochs, means, label=kind, markevery=4, markersize=4.5, linewidth=1.5, **style[0], **style[1])
+            late += [value for epoch, value in zip(epochs, means, strict=True) if epoch >= epochs[-1] / 12]
+        ax.set(title=title, xlabel="epoch", ylim=(min(late) - 10, max(late) + 5))
+        ax.title.set_fontsize(10)
+        if turn:
+            ax.axvline(turn, color="0.5", linewidth=0.8)
+    axes[0].set_ylabel("training NELBO, saturated [nats a document]")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8.5, frameon=False
+    )
     return figure
 
 
