@@ -458,7 +458,7 @@ assert (LOOKS, LEAST_VARIETY) == (20, 0.5)  # of the rule by which a truth is ch
 by_setting: dict[tuple[int, str, int, str, float], dict[str, list[records.Record]]] = {}
 NARROW = {16: 32, 64: 16}  # width of the networks at each size, but for what is called wide below
 of_photographs = records.load(images.STEM, data="photographs", features="classifier")
-all_truths = [row for row in of_photographs if row.config["width"] == NARROW[row.config["size"]]]
+all_truths = [row for row in of_photographs if row.config["width"] == NARROW.get(row.config["size"])]
 recorded = [row for row in all_truths if row.config["truth_seed"] == 0]
 starts = {
     tuple(row.config[name] for name in ("size", "encoder", "precision")): row

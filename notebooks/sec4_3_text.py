@@ -41,7 +41,7 @@ import torch
 
 from efvae import records, scoreboard, text_claims, text_table
 from efvae.data import synthetic
-from efvae.experiments import text, text_rbm, text_units, text_words
+from efvae.experiments import text, text_rbm, text_slope, text_units, text_words
 from efvae.families import all_bits
 from efvae.plots import text as plots
 from efvae.plots.text_codes import precision
@@ -1140,6 +1140,51 @@ print(f"He keeps {kept:.0%} of what is silent; as much of the leaky run's gain: 
 assert round(kept, 1) == 0.4
 assert round(worth) == 7
 assert abs(by_he.metrics["nelbo_test"] - paper["test", (16, 2, "e1")]) < 0.5
+
+# %% [markdown]
+# (own-text-slope-lab)=
+# ### Silence or slope
+#
+# {ref}`What it says <own-text-slope>`. Small trainings: an eighth of the documents, 3000 words, 32 documents in a step; 300 epochs with one pair of codes, on a CPU ({py:mod}`efvae.experiments.text_slope`). Training NELBO in nats, the median of epochs 251 to 300.
+#
+# - *relu*, *leaky*: ReLUs, and a slope of 0.01 below zero. *leaky_encoder*, *leaky_decoder*: a slope in one of the networks. *leaky_first*: in the first 100 epochs only. *leaky_later*: after these only.
+# - *recycled*: ReLUs; those that are silent after an epoch are drawn anew ({py:func}`efvae.text.recycling.recycle`). *he*: ReLUs, first weights by He's law.
+# - *gain*: how far it is below *relu*, by pairs of the same seed: mean and standard deviation; *%*: of the mean gain of *leaky*.
+# - *silent*: per cent of the units of each layer after the last epoch, mean of the seeds; encoder, decoder.
+
+
+# %%
+def end_of(record: records.Record) -> float:
+    """Training NELBO of the last fifty epochs, of which each entry of the curve is the median of ten."""
+    return statistics.median(record.curve["nelbo_train"][-5:])
+
+
+small: dict[tuple[int, int, str], dict[str, dict[int, records.Record]]] = {}
+for r in records.load(text_slope.STEM, every=8, epochs=300, batch_size=32, vocabulary=3000, turn=100):
+    c = r.config
+    kind = "he" if c["first_weights"] == "he" else c["units"]
+    small.setdefault((c["bits"], c["d_hidden"], c["encoder"]), {}).setdefault(kind, {})[c["seed"]] = r
+gains = {}
+print("bits enc hid units          train, by seed         gain           %  silent")
+for cell, kinds in sorted(small.items()):
+    for kind in sorted(kinds, key=[*text_slope.UNITS, "he"].index):
+        ends = {seed: end_of(r) for seed, r in sorted(kinds[kind].items())}
+        of_relu = {seed: end_of(kinds["relu"][seed]) for seed in ends}
+        gain, spread = text_table.mean_and_spread([of_relu[seed] - value for seed, value in ends.items()])
+        of_leaky = statistics.fmean(of_relu[seed] - end_of(kinds["leaky"][seed]) for seed in ends)
+        gains[cell, kind] = gain, spread, gain / of_leaky
+        silent = [
+            statistics.fmean(r.metrics[f"silent_{layer}"] for r in kinds[kind].values())
+            if f"silent_{layer}" in kinds[kind][0].metrics
+            else None
+            for layer in LAYERS
+        ]
+        told = " ".join("  -" if share is None else f"{100 * share:3.0f}" for share in silent)
+        print(
+            f"{cell[0]:4} {cell[2]:>3} {cell[1]:3} {kind:13} "
+            f"{' '.join(f'{value:6.1f}' for value in ends.values()):21} {gain:6.1f} ± {spread:4.1f} "
+            f"{100 * gain / of_leaky:4.0f}  {told}"
+        )
 
 # %% [markdown]
 # ## What the table does not show

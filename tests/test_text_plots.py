@@ -84,15 +84,21 @@ def test_kinds_of_units_are_drawn_as_means_with_their_range():
 
     panels = {
         "one": {"relu": [curve(9, 8, 7), curve(9, 6, 5)], "leaky": [curve(9, 5, 3)]},
-        "two": {"relu": [curve(4, 3, 2)]},
+        "two": {"recycled": [curve(4, 3, 2)], "relu": [curve(4, 3, 2)]},
     }
     figure = text.slopes(panels, turn=15)
     one, two = figure.axes
-    lines = [line for line in one.get_lines() if line.get_label() in ("relu", "leaky")]
+    lines = one.get_lines()[:2]
     assert [list(line.get_ydata()) for line in lines] == [[9, 7, 6], [9, 5, 3]]
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 2  # not by colour alone
     corners = {tuple(point) for point in one.collections[0].get_paths()[0].vertices.tolist()}
     assert {(30.0, 7.0), (30.0, 5.0)} <= corners
-    assert [entry.get_text() for entry in figure.legends[0].get_texts()] == ["relu", "leaky"]
+    assert [entry.get_text() for entry in figure.legends[0].get_texts()] == ["relu", "leaky", "recycled"]
+    colours = [[line.get_color() for line in ax.get_lines()[:2]] for ax in (one, two)]
+    assert colours[0][0] == colours[1][1]
+    assert len({*colours[0], *colours[1]}) == 3
+    assert one.get_ylim()[0] < 3 < 9 < one.get_ylim()[1]
     assert [list(two.get_lines()[-1].get_xdata()), two.get_title()] == [[15, 15], "two"]
-    assert len(text.slopes(panels).axes[1].get_lines()) == 1
+    assert len(text.slopes(panels).axes[1].get_lines()) == 2
+    with pytest.raises(ValueError, match="zip"):
+        text.slopes({"one": {str(number): [curve(1, 2, 3)] for number in range(6)}})

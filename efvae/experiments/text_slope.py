@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from efvae import records
+from efvae import devices, records
 from efvae.estimators import ARM
 from efvae.experiments import text
 from efvae.records import Record
@@ -89,6 +89,10 @@ class Config:
         _cell(self)
         if self.epochs % LOOK:
             raise ValueError(f"epochs must be a multiple of {LOOK}; got {self.epochs}")
+        if self.units == "recycled" and self.first_weights != "torch":
+            raise ValueError(
+                "units=recycled draws units by the law of first_weights=torch: leave first_weights at that"
+            )
         if self.turn >= self.epochs and self.units in ("leaky_first", "leaky_later"):
             raise ValueError(f"turn must be below epochs, {self.epochs}, with units={self.units}; got {self.turn}")
         if self.encoder != "e2" and not self.d_hidden:
@@ -110,10 +114,10 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
     Metrics; of the first and the silent shares there is a curve, an entry for each ten epochs::
 
         nelbo_train    median of the last ten epochs, in nats, relative to the saturated multinomial
-        nelbo_test     lowest over the epochs
+        nelbo_test     lowest over the epochs; that is an early one, often before the turn
         silent_encoder_1, silent_encoder_2, silent_decoder_1, silent_decoder_2
                        share of units above zero for no training document after the last epoch, see
-                       efvae.text.model.TextVAE.silent
+                       efvae.text.model.TextVAE.silent; with units=recycled before any is drawn anew
         recycled       units drawn anew, in all
 
     Args:
@@ -139,6 +143,7 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
             curve,
             seconds=time.monotonic() - started,
             data_sha256=data_sha256(config),
+            device=devices.described(_cell(config).precision, torch.device("cpu")),
             show=("bits", "d_hidden", "encoder", "units", "seed"),
         )
 
@@ -184,8 +189,8 @@ def _train(config: Config) -> tuple[dict[str, float], Curve]:
     part = dataclasses.replace(whole, train=train, test=test)
     corpora, kept, (learner,) = text.begin([cell], part, None, torch.device("cpu"))
     model, curve, count = learner.model, Curve(), 0
-    redrawn = torch.Generator().manual_seed(config.seed)
-    # codes of a source of their own: looking changes nothing
+    # sources of their own: looking changes nothing in the training
+    redrawn = torch.Generator().manual_seed((1 << 20) + config.seed)
     silent = functools.partial(model.silent, kept, torch.Generator().manual_seed(config.seed))
 
     def progress(epoch: int, epochs: int, _: Sequence[Run]) -> None:

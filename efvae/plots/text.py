@@ -149,27 +149,34 @@ def slopes(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequence[floa
             document.
         turn: epoch after which some kinds change, marked; 0 for none.
 
+    Raises:
+        ValueError: more kinds than five.
+
     Own: own-text-slope
     """
+    every = list(dict.fromkeys(kind for kinds in panels.values() for kind in kinds))
+    styles = dict(zip(every, _KINDS[: len(every)], strict=True))
     figure, axes = _grid(len(panels), height=3.4)
+    handles: dict[str, Any] = {}
     for ax, (title, kinds) in zip(axes, panels.items(), strict=True):
         late = []
-        for (kind, curves), style in zip(kinds.items(), _KINDS, strict=False):
-            epochs = curves[0]["epoch"]
+        for kind, curves in kinds.items():
+            epochs, (colour, marks) = curves[0]["epoch"], styles[kind]
             by_epoch = list(zip(*(curve["nelbo_train"] for curve in curves), strict=True))
             means = [sum(values) / len(values) for values in by_epoch]
             low, high = [min(values) for values in by_epoch], [max(values) for values in by_epoch]
-            ax.fill_between(epochs, low, high, alpha=0.2, **style[0])
-            ax.plot(epochs, means, label=kind, markevery=4, markersize=4.5, linewidth=1.5, **style[0], **style[1])
-            late += [value for epoch, value in zip(epochs, means, strict=True) if epoch >= epochs[-1] / 12]
-        ax.set(title=title, xlabel="epoch", ylim=(min(late) - 10, max(late) + 5))
+            ax.fill_between(epochs, low, high, alpha=0.2, **colour)
+            (handles[kind],) = ax.plot(epochs, means, markevery=4, markersize=4.5, linewidth=1.5, **colour, **marks)
+            late += [
+                v for both in (low, high) for epoch, v in zip(epochs, both, strict=True) if epoch >= epochs[-1] / 12
+            ]
+        room = 0.03 * (max(late) - min(late))
+        ax.set(title=title, xlabel="epoch", ylim=(min(late) - room, max(late) + room))
         ax.title.set_fontsize(10)
         if turn:
             ax.axvline(turn, color="0.5", linewidth=0.8)
     axes[0].set_ylabel("training NELBO, saturated [nats a document]")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8.5, frameon=False
-    )
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, fontsize=8.5, frameon=False)
     return figure
 
 

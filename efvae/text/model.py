@@ -295,8 +295,8 @@ class TextVAE(nn.Module):
     def silent(self, x: WordCounts, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Which hidden units of each layer are above zero for none of the documents.
 
-        A ReLU that is silent gives nothing and learns nothing, a leaky one gives and learns a hundredth. The decoder
-        sees one code of each document, drawn from q(z | x).
+        A ReLU that is silent gives nothing and learns nothing; a leaky one gives a hundredth, with a hundredth of the
+        gradient, which Adam scales up again. The decoder sees one code of each document, drawn from q(z | x).
 
         Args:
             x: documents, on the model's device.

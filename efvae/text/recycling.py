@@ -16,13 +16,18 @@ __all__ = ["recycle"]
 def recycle(
     model: TextVAE, optimizer: torch.optim.Adam, silent: Mapping[str, Tensor], generator: torch.Generator | None = None
 ) -> int:
-    """Begin silent units anew, in place, so that the network computes what it did (Sokar et al., 2023).
+    """Begin silent units anew, in place, with no effect on what the network computes now (Sokar et al., 2023).
 
     For each such unit::
 
         weights and bias into it   U(±1/√fan-in), the law of torch's linear layers
         weights out of it          0
-        Adam's moments of these    0
+        Adam's first moments of all these     0
+        Adam's second moments      median over the units of the layer that are not silent, weight by weight
+
+    With second moments of zero the first steps would be three to six times those of other weights, and most of the
+    units would be silent again after an epoch. "No effect" holds for the documents and codes that ``silent`` is about:
+    a unit that one of a hundred codes would wake is lost.
 
     Args:
         model: its hidden units are ReLUs; a leaky unit gives something while it is silent, which would be lost.
@@ -44,11 +49,15 @@ def recycle(
         out[:, which] = 0
     for moment in ("exp_avg", "exp_avg_sq"):
         known = {weights: state[moment] for weights, state in optimizer.state.items()}
-        for name, tables in _layers(model, known).items():
-            into, bias, out = tables
-            into[silent[name]] = bias[silent[name]] = 0
-            out[:, silent[name]] = 0
+        for name, (into, bias, out) in _layers(model, known).items():
+            for rows in (into, bias, out.t()):
+                _replace(rows, silent[name], by_median=moment == "exp_avg_sq")
     return sum(int(which.sum()) for which in silent.values())
+
+
+def _replace(rows: Tensor, which: Tensor, *, by_median: bool) -> None:
+    others = rows[~which]
+    rows[which] = others.median(0).values if by_median and len(others) else torch.zeros_like(rows[0])
 
 
 def _layers(model: TextVAE, of: Mapping[Tensor, Tensor] | None = None) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
