@@ -35,6 +35,7 @@ import dataclasses
 import itertools
 import math
 import statistics
+from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import torch
@@ -1159,32 +1160,170 @@ def end_of(record: records.Record) -> float:
     return statistics.median(record.curve["nelbo_train"][-5:])
 
 
+def silence(found: Iterable[records.Record]) -> list[float | None]:
+    """Share of silent units at the end by layer, mean of the seeds; None where there is no layer."""
+    by_layer = [[r.metrics.get(f"silent_{layer}") for r in found] for layer in LAYERS]
+    return [None if None in shares else statistics.fmean(shares) for shares in by_layer]
+
+
 small: dict[tuple[int, int, str], dict[str, dict[int, records.Record]]] = {}
 for r in records.load(text_slope.STEM, every=8, epochs=300, batch_size=32, vocabulary=3000, turn=100):
     c = r.config
     kind = "he" if c["first_weights"] == "he" else c["units"]
     small.setdefault((c["bits"], c["d_hidden"], c["encoder"]), {}).setdefault(kind, {})[c["seed"]] = r
-gains = {}
-print("bits enc hid units          train, by seed         gain           %  silent")
+gains, left = {}, {}
+print("bits enc hid units          train, by seed         gain            %  silent")
 for cell, kinds in sorted(small.items()):
     for kind in sorted(kinds, key=[*text_slope.UNITS, "he"].index):
         ends = {seed: end_of(r) for seed, r in sorted(kinds[kind].items())}
         of_relu = {seed: end_of(kinds["relu"][seed]) for seed in ends}
         gain, spread = text_table.mean_and_spread([of_relu[seed] - value for seed, value in ends.items()])
         of_leaky = statistics.fmean(of_relu[seed] - end_of(kinds["leaky"][seed]) for seed in ends)
-        gains[cell, kind] = gain, spread, gain / of_leaky
-        silent = [
-            statistics.fmean(r.metrics[f"silent_{layer}"] for r in kinds[kind].values())
-            if f"silent_{layer}" in kinds[kind][0].metrics
-            else None
-            for layer in LAYERS
-        ]
-        told = " ".join("  -" if share is None else f"{100 * share:3.0f}" for share in silent)
+        gains[cell, kind], left[cell, kind] = (gain, spread, gain / of_leaky), silence(kinds[kind].values())
+        told = " ".join("  -" if share is None else f"{100 * share:3.0f}" for share in left[cell, kind])
         print(
-            f"{cell[0]:4} {cell[2]:>3} {cell[1]:3} {kind:13} "
-            f"{' '.join(f'{value:6.1f}' for value in ends.values()):21} {gain:6.1f} ± {spread:4.1f} "
-            f"{100 * gain / of_leaky:4.0f}  {told}"
+            f"{cell[0]:4} {cell[2]:>3} {cell[1]:3} {kind:13} {' '.join(f'{nats:6.1f}' for nats in ends.values()):21}"
+            f"{gain:6.1f} {'' if spread is None else f'± {spread:.1f}':7} {100 * gain / of_leaky:5.0f}  {told}"
         )
+
+two_e1, two_e2 = (16, 2, "e1"), (32, 2, "e2")
+on_page = {
+    cell: {
+        kind: (
+            round(statistics.fmean(map(end_of, kinds.values())), 1),
+            *(None if number is None else round(number, 1) for number in gains[cell, kind][:2]),
+            *(round(100 * share) for share in left[cell, kind][1::2] if share is not None),
+        )
+        for kind, kinds in small[cell].items()
+        if kind not in ("leaky_encoder", "leaky_decoder")
+    }
+    for cell in (two_e1, two_e2)
+}
+print("leaky_first, silent in the second layers when the slope is taken away, and at the end:")
+around: dict[tuple[tuple[int, int, str], str], list[list[float]]] = {}
+for cell, layers in ((two_e1, LAYERS[3:]), (two_e2, LAYERS[1::2])):
+    for layer in layers:
+        curves = [r.curve[f"silent_{layer}"] for r in small[cell]["leaky_first"].values()]
+        around[cell, layer] = [[round(100 * curve[at]) for curve in curves] for at in (9, -1)]
+        print(f"{cell[0]:4} {cell[2]} {layer}: {around[cell, layer][0]}, {around[cell, layer][1]}")
+
+assert on_page[two_e1] == {
+    "relu": (139.9, 0.0, 0.0, 42),
+    "leaky": (128.7, 11.3, 8.0, 4),
+    "leaky_first": (129.7, 13.1, 5.5, 14),
+    "leaky_later": (131.6, 11.3, 3.1, 4),
+    "recycled": (128.0, 11.9, 6.1, 0),
+    "he": (139.7, 3.2, 4.4, 42),
+}
+assert on_page[two_e2] == {
+    "relu": (283.2, 0.0, 0.0, 90, 64),
+    "leaky": (231.6, 51.5, 13.5, 15, 15),
+    "recycled": (269.9, 13.3, 13.9, 2, 5),
+    "leaky_first": (249.5, 33.6, 16.5, 53, 60),
+    "leaky_later": (244.3, 37.7, None, 16, 11),
+}
+assert [
+    [round(100 * gains[cell, "leaky_first"][2]) for cell in (two_e1, two_e2)],
+    sorted(around[two_e1, LAYERS[3]][0]),
+] == [
+    [94, 65],
+    [12, 12, 13],
+]
+assert sorted(around[two_e1, LAYERS[3]][1]) == [13, 14, 16]
+pairs = {
+    kind: [end_of(small[two_e1]["relu"][seed]) - end_of(r) for seed, r in sorted(small[two_e1][kind].items())]
+    for kind in ("leaky", "recycled")
+}
+pairs["difference"] = [one - other for one, other in zip(pairs["leaky"], pairs["recycled"], strict=True)]
+t_values = {kind: statistics.fmean(v) / (statistics.stdev(v) / math.sqrt(len(v))) for kind, v in pairs.items()}
+print("e1, t of the gain over five pairs:", {kind: round(t, 2) for kind, t in t_values.items()})
+assert min(t_values["leaky"], t_values["recycled"]) > 2.776 > abs(t_values["difference"])  # 5 %, 4 degrees of freedom
+before, after = ([share for layer in LAYERS[1::2] for share in around[two_e2, layer][moment]] for moment in (0, 1))
+assert (min(before), max(before), min(after), max(after)) == (18, 37, 41, 65)
+by_network = {kind: gains[two_e2, kind][0] for kind in ("leaky_encoder", "leaky_decoder")}
+assert [
+    round(nats) for nats in (*by_network.values(), end_of(small[two_e2]["relu"][0]) - end_of(small[two_e2]["leaky"][0]))
+] == [51, 6, 67]
+
+# %% [markdown]
+# With $e_2$ all kinds first stay near 322 nats. *from*: the first entry of the curve that is below 318; then the NELBO 50 and 100 epochs later, and how far it falls in the last 100, each seed.
+
+# %%
+deep_e2, since = small[32, 2, "e2"], {}
+print("units          from              50 later             100 later            falls by")
+for kind in sorted(deep_e2, key=text_slope.UNITS.index):
+    since[kind] = rows_of = []
+    for _, r in sorted(deep_e2[kind].items()):
+        nats = r.curve["nelbo_train"]
+        out = next(i for i, value in enumerate(nats) if value < 318)
+        rows_of.append((r.curve["epoch"][out], nats[out + 5], nats[out + 10], nats[-11] - nats[-1]))
+    told = [
+        " ".join(f"{value:6.{digits}f}" for value in column)
+        for digits, column in zip((0, 1, 1, 1), zip(*rows_of, strict=True), strict=True)
+    ]
+    print(f"{kind:13} " + " ".join(f"{part:20}" for part in told).rstrip())
+
+plateau = [statistics.median(r.curve["nelbo_train"][3:6]) for kinds in deep_e2.values() for r in kinds.values()]
+assert 320 < min(plateau) < max(plateau) < 324
+ranges_of = {
+    kind: [(round(min(column)), round(max(column))) for column in list(zip(*since[kind], strict=True))[::2]]
+    for kind in ("relu", "leaky", "recycled")
+}
+print(ranges_of)
+assert ranges_of == {
+    "relu": [(120, 170), (287, 291)],
+    "leaky": [(60, 110), (270, 271)],
+    "recycled": [(120, 200), (273, 284)],
+}
+
+# %% [markdown]
+# In cells of Table 2 themselves, one run each with ReLUs that are drawn anew, with the first 300 epochs of one pair: medians of the training NELBO by hundreds of epochs, beside the runs with ReLUs and with leaky units, all seeds.
+
+# %%
+whole_cells = {}
+for anew in records.load(text_slope.STEM, every=1, vocabulary=10000, batch_size=256, units="recycled"):
+    cell = anew.config["bits"], anew.config["d_hidden"], anew.config["encoder"]
+    leaks = [r for r in leaking if (r.config["bits"], r.config["d_hidden"], r.config["encoder"]) == cell]
+    beside = {"relu": list(map(hundreds, stored[cell])), "leaky": list(map(hundreds, leaks))}
+    whole_cells[cell] = {"recycled": [hundreds(anew)], **beside}
+    print(f"{cell[0]} bits, {cell[2]}, {cell[1]} hidden layers; silent at the end: ", end="")
+    print(" ".join("-" if share is None else f"{100 * share:.0f}" for share in silence([anew])))
+    for kind, found in whole_cells[cell].items():
+        for end, values in zip((100, 200, 300), zip(*(some[:3] for some in found), strict=True), strict=True):
+            print(f"  {kind:10} epochs {end - 99:3} to {end}: {' '.join(f'{nats:.1f}' for nats in values)}")
+
+end_of_three = {
+    cell: {kind: [round(some[2], 1) for some in found] for kind, found in kinds.items()}
+    for cell, kinds in whole_cells.items()
+}
+assert end_of_three == {
+    two_e1: {"recycled": [271.8], "relu": [291.1, 283.3, 286.8], "leaky": [269.8, 277.1]},
+    (8, 2, "e2"): {"recycled": [408.0], "relu": [405.8, 403.5], "leaky": [391.5]},
+}
+(e1_anew,) = records.load(text_slope.STEM, every=1, bits=16, encoder="e1")
+(e2_anew,) = records.load(text_slope.STEM, every=1, bits=8, encoder="e2")
+assert e1_anew.metrics["recycled"] == 224
+assert max(share for share in silence([e2_anew]) if share is not None) < 0.04
+
+# %% mystnb={"figure": {"name": "own-text-slope-figure", "caption": "Small trainings behind two hidden layers: training NELBO by kind of hidden unit, medians of ten epochs, mean over the seeds; the bands are from the lowest to the highest seed. The line marks epoch 100, after which the slope is taken away or given."}, "image": {"alt": "Two panels. 16 bits, e1: all fall from 300 nats to between 120 and 145, ReLUs ending highest, the other kinds below them and close together. 32 bits, e2: all stay near 322 at first; leaky units leave that first and fall to about 224, those leaky at first to about 245, leaky later from epoch 110 on to 236, ReLUs drawn anew leave late and fall to about 262, ReLUs leave as late, flatten out and end at 281."}}
+told = {
+    "relu": "ReLUs",
+    "leaky": "leaky",
+    "recycled": "ReLUs, drawn anew",
+    "leaky_first": "leaky at first",
+    "leaky_later": "leaky later",
+}
+figure = plots.slopes(
+    {
+        f"{m} bits, $e_{encoder[1]}$": {
+            told[kind]: [small[m, depth, encoder][kind][seed].curve for seed in small[m, depth, encoder][kind]]
+            for kind in told
+        }
+        for m, depth, encoder in ((16, 2, "e1"), (32, 2, "e2"))
+    },
+    turn=text_slope.Config().turn,
+)
+plt.show()
 
 # %% [markdown]
 # ## What the table does not show
