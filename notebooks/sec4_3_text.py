@@ -1172,7 +1172,7 @@ for r in records.load(text_slope.STEM, every=8, epochs=300, batch_size=32, vocab
     kind = "he" if c["first_weights"] == "he" else c["units"]
     small.setdefault((c["bits"], c["d_hidden"], c["encoder"]), {}).setdefault(kind, {})[c["seed"]] = r
 gains, left = {}, {}
-print("bits enc hid units          train, by seed         gain            %  silent")
+print("bits enc units         train, by seed                gain           %  silent")
 for cell, kinds in sorted(small.items()):
     for kind in sorted(kinds, key=[*text_slope.UNITS, "he"].index):
         ends = {seed: end_of(r) for seed, r in sorted(kinds[kind].items())}
@@ -1182,10 +1182,9 @@ for cell, kinds in sorted(small.items()):
         gains[cell, kind], left[cell, kind] = (gain, spread, gain / of_leaky), silence(kinds[kind].values())
         told = " ".join("  -" if share is None else f"{100 * share:3.0f}" for share in left[cell, kind])
         print(
-            f"{cell[0]:4} {cell[2]:>3} {cell[1]:3} {kind:13} {' '.join(f'{nats:6.1f}' for nats in ends.values()):21}"
-            f"{gain:6.1f} {'' if spread is None else f'± {spread:.1f}':7} {100 * gain / of_leaky:5.0f}  {told}"
+            f"{cell[0]:4} {cell[2]:>3} {kind:13} {' '.join(f'{nats:.1f}' for nats in ends.values()):29}"
+            f" {gain:4.1f} {'' if spread is None else f'± {spread:.1f}':6} {100 * gain / of_leaky:4.0f}  {told}"
         )
-
 two_e1, two_e2 = (16, 2, "e1"), (32, 2, "e2")
 on_page = {
     cell: {
