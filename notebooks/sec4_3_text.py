@@ -1235,7 +1235,7 @@ pairs = {
 }
 pairs["difference"] = [one - other for one, other in zip(pairs["leaky"], pairs["recycled"], strict=True)]
 t_values = {kind: statistics.fmean(v) / (statistics.stdev(v) / math.sqrt(len(v))) for kind, v in pairs.items()}
-print("e1, t of the gain over five pairs:", {kind: round(t, 2) for kind, t in t_values.items()})
+print("e1, t over five pairs:", ", ".join(f"{kind} {t:.2f}" for kind, t in t_values.items()))
 assert min(t_values["leaky"], t_values["recycled"]) > 2.776 > abs(t_values["difference"])  # 5 %, 4 degrees of freedom
 before, after = ([share for layer in LAYERS[1::2] for share in around[two_e2, layer][moment]] for moment in (0, 1))
 assert (min(before), max(before), min(after), max(after)) == (18, 37, 41, 65)
@@ -1249,7 +1249,7 @@ assert [
 
 # %%
 deep_e2, since = small[32, 2, "e2"], {}
-print("units          from              50 later             100 later            falls by")
+print("units         from           50 later           100 later          falls by")
 for kind in sorted(deep_e2, key=text_slope.UNITS.index):
     since[kind] = rows_of = []
     for _, r in sorted(deep_e2[kind].items()):
@@ -1257,10 +1257,10 @@ for kind in sorted(deep_e2, key=text_slope.UNITS.index):
         out = next(i for i, value in enumerate(nats) if value < 318)
         rows_of.append((r.curve["epoch"][out], nats[out + 5], nats[out + 10], nats[-11] - nats[-1]))
     told = [
-        " ".join(f"{value:6.{digits}f}" for value in column)
+        " ".join(f"{value:.{digits}f}" for value in column)
         for digits, column in zip((0, 1, 1, 1), zip(*rows_of, strict=True), strict=True)
     ]
-    print(f"{kind:13} " + " ".join(f"{part:20}" for part in told).rstrip())
+    print(f"{kind:13} {told[0]:14} {told[1]:18} {told[2]:18} {told[3]}")
 
 plateau = [statistics.median(r.curve["nelbo_train"][3:6]) for kinds in deep_e2.values() for r in kinds.values()]
 assert 320 < min(plateau) < max(plateau) < 324
@@ -1268,7 +1268,6 @@ ranges_of = {
     kind: [(round(min(column)), round(max(column))) for column in list(zip(*since[kind], strict=True))[::2]]
     for kind in ("relu", "leaky", "recycled")
 }
-print(ranges_of)
 assert ranges_of == {
     "relu": [(120, 170), (287, 291)],
     "leaky": [(60, 110), (270, 271)],
