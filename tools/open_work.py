@@ -22,8 +22,9 @@ is set, leave out what is recorded.
 MISSED = """\
 **{n} values, in training, are missed by more than 3 %.** Of the {tried} that were trained to the end with
 {{ref}}`leaky hidden units <own-text-units>`, which are not the paper's, {met} are met. {{ref}}`Small trainings
-<own-text-slope>` of two cells say why such units help: ReLUs fall silent in the first epochs, and with a slope below
-zero in the first hundred epochs alone fewer do. What kept the paper's networks from it is not known.
+<own-text-slope>` of two cells say in part why such units help: ReLUs fall silent in the first epochs. With e1, to undo
+that is worth about as much as a slope; with e2 less, and not told from nothing. Why the paper's values are lower, with
+ReLUs, is not known.
 """
 UNMEASURED = """\
 **On a GPU** three things have not been measured: what cells cost together and one after the other (cells

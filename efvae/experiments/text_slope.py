@@ -31,7 +31,7 @@ __all__ = ["LOOK", "SLOPE", "STEM", "UNITS", "Config", "data_sha256", "run"]
 
 STEM = "sec4_3_slope"
 
-#: The kinds of hidden units: with a slope below zero everywhere, in one network, up to an epoch or from it on; without
+#: The kinds of hidden units, with a slope below zero everywhere, in one network, up to an epoch or from it on; without
 #: one; and without one, silent units being drawn anew after each epoch.
 UNITS = ("relu", "leaky", "leaky_encoder", "leaky_decoder", "leaky_first", "leaky_later", "recycled")
 
