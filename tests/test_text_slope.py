@@ -119,8 +119,11 @@ def _silenced(encoder, depth):
     return model, optimizer, len(biases)
 
 
-@pytest.mark.parametrize(("encoder", "depth"), [("e1", 1), ("e1", 2), ("e2", 0), ("e2", 1), ("e2", 2), ("e3", 2)])
-def test_recycling_changes_nothing_but_what_can_be_learned(encoder, depth):
+@pytest.mark.parametrize(
+    ("encoder", "depth", "by_he"),
+    [("e1", 1, False), ("e1", 2, True), ("e2", 0, False), ("e2", 1, True), ("e2", 2, False), ("e3", 2, False)],
+)
+def test_recycling_changes_nothing_but_what_can_be_learned(encoder, depth, by_he):
     model, optimizer, layers = _silenced(encoder, depth)
     silent = model.silent(X, torch.Generator().manual_seed(5))
     assert len(silent) == layers
@@ -130,7 +133,7 @@ def test_recycling_changes_nothing_but_what_can_be_learned(encoder, depth):
     old = {name: weights.clone() for name, weights in model.named_parameters()}
     moments = {name: copy.deepcopy(optimizer.state[weights]) for name, weights in model.named_parameters()}
 
-    count = recycle(model, optimizer, silent, torch.Generator().manual_seed(6))
+    count = recycle(model, optimizer, silent, torch.Generator().manual_seed(6), by_he=by_he)
     assert count == sum(int(which.sum()) for which in silent.values()) >= 2 * layers
     torch.testing.assert_close((model.encode(X), model.decode(z)), before)
     again = model.silent(X, torch.Generator().manual_seed(5))
@@ -157,10 +160,15 @@ def test_recycling_changes_nothing_but_what_can_be_learned(encoder, depth):
     for layer, which in silent.items():
         new, bias = (weights[which] for weights in into[layer])
         bound = new.shape[1] ** -0.5
-        assert 0.9 * bound < new.abs().max() <= bound
-        assert new.std().item() == pytest.approx(bound / math.sqrt(3), rel=1.1 / math.sqrt(new.numel()))
-        assert 0 < bias.abs().max() <= bound
-        assert bias.abs().min() > 0
+        if by_he:
+            assert new.std().item() == pytest.approx(bound * math.sqrt(2), rel=2 / math.sqrt(new.numel()))
+            assert new.abs().max() > 2 * bound
+            assert (bias == 0).all()
+        else:
+            assert 0.9 * bound < new.abs().max() <= bound
+            assert new.std().item() == pytest.approx(bound / math.sqrt(3), rel=1.1 / math.sqrt(new.numel()))
+            assert 0 < bias.abs().max() <= bound
+            assert bias.abs().min() > 0
         later = silent.get(f"{layer[:-1]}{int(layer[-1]) + 1}", torch.zeros(len(out[layer]), dtype=torch.bool))
         assert (out[layer][~later][:, which] == 0).all()
         assert (out[layer][later][:, which] != 0).all()
@@ -228,12 +236,13 @@ def test_before_the_first_step_there_are_no_moments():
 
 
 def test_units_are_drawn_anew_after_each_epoch_but_the_last(monkeypatch):
-    calls, draws = [], []
+    calls, draws, laws = [], [], []
 
-    def watched(model, optimizer, silent, generator):
+    def watched(model, optimizer, silent, generator, *, by_he):
         # the codes of the training come from another source
         draws.append(generator.initial_seed())
-        calls.append(recycle(model, optimizer, silent, generator))
+        laws.append(by_he)
+        calls.append(recycle(model, optimizer, silent, generator, by_he=by_he))
         return calls[-1]
 
     monkeypatch.setattr(text_slope, "recycle", watched)
@@ -245,6 +254,10 @@ def test_units_are_drawn_anew_after_each_epoch_but_the_last(monkeypatch):
     assert len(calls) == SMALL.epochs - 1
     assert set(draws) == {(1 << 20) + SMALL.seed}
     assert recycled.metrics["silent_encoder_2"] < relu.metrics["silent_encoder_2"] / 2
+    # by the law of the first weights
+    assert not any(laws)
+    text_slope.run(dataclasses.replace(SMALL, units="recycled", first_weights="he"))
+    assert all(laws[len(laws) // 2 :])
 
 
 def test_all_units_of_a_layer_may_be_silent():
@@ -269,10 +282,6 @@ def test_a_record_is_found_again_and_bad_trainings_are_refused(tmp_path, capsys)
         (["units=leaky_first", "turn=300"], "turn must be below epochs, 300, with units=leaky_first; got 300"),
         (["units=leaky_encoder"], "units=leaky_encoder with encoder=e1 and d_hidden=2: that network has no hidden"),
         (["units=leaky_decoder", "encoder=e2", "d_hidden=0"], "that network has no hidden units, take another kind"),
-        (
-            ["units=recycled", "first_weights=he"],
-            "units=recycled draws units by the law of first_weights=torch: leave ",
-        ),
         (["corpus=harmonium", "vocabulary=300", "every=900"], "take a smaller one"),
     ):
         assert records.main(text_slope.Config, text_slope.run, [*bad, "--results", str(tmp_path)]) == 2

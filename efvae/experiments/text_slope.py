@@ -89,10 +89,6 @@ class Config:
         _cell(self)
         if self.epochs % LOOK:
             raise ValueError(f"epochs must be a multiple of {LOOK}; got {self.epochs}")
-        if self.units == "recycled" and self.first_weights != "torch":
-            raise ValueError(
-                "units=recycled draws units by the law of first_weights=torch: leave first_weights at that"
-            )
         if self.turn >= self.epochs and self.units in ("leaky_first", "leaky_later"):
             raise ValueError(f"turn must be below epochs, {self.epochs}, with units={self.units}; got {self.turn}")
         if self.encoder != "e2" and not self.d_hidden:
@@ -205,7 +201,7 @@ def _train(config: Config) -> tuple[dict[str, float], Curve]:
         if epoch < epochs:
             _slope(model, config, epoch)
             if config.units == "recycled":
-                count += recycle(model, learner.optimizer, silent(), redrawn)
+                count += recycle(model, learner.optimizer, silent(), redrawn, by_he=config.first_weights == "he")
 
     _slope(model, config, 0)
     phases = [Phase(cell.epochs, ARM(1))]

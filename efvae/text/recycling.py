@@ -14,13 +14,19 @@ __all__ = ["recycle"]
 
 @torch.no_grad()
 def recycle(
-    model: TextVAE, optimizer: torch.optim.Adam, silent: Mapping[str, Tensor], generator: torch.Generator | None = None
+    model: TextVAE,
+    optimizer: torch.optim.Adam,
+    silent: Mapping[str, Tensor],
+    generator: torch.Generator | None = None,
+    *,
+    by_he: bool = False,
 ) -> int:
     """Begin silent units anew, in place, with no effect on what the network computes now (Sokar et al., 2023).
 
     For each such unit::
 
-        weights and bias into it   U(±1/√fan-in), the law of torch's linear layers
+        weights and bias into it   U(±1/√fan-in), the law of torch's linear layers, or
+                                   N(0, 2 / fan-in) and zero, see efvae.text.model.TextVAE.begin_by_he
         weights out of it          0
         Adam's first moments of all these     0
         Adam's second moments      median over the units of the layer that are not silent, weight by weight
@@ -34,6 +40,7 @@ def recycle(
         optimizer: of the model.
         silent: which units of each layer, from :meth:`~efvae.text.model.TextVAE.silent`.
         generator: source of the new weights.
+        by_he: the second of these laws.
 
     Returns:
         How many there were.
@@ -43,9 +50,13 @@ def recycle(
     for name, (into, bias, out) in _layers(model).items():
         which = silent[name]
         bound = into.shape[1] ** -0.5
-        for rows in (into, bias):
+        for rows, he in ((into, 2**0.5 * bound), (bias, 0.0)):
             new = torch.empty(rows[which].shape, device=rows.device)
-            rows[which] = new.uniform_(-bound, bound, generator=generator)
+            if by_he:
+                new.normal_(0, he, generator=generator)
+            else:
+                new.uniform_(-bound, bound, generator=generator)
+            rows[which] = new
         out[:, which] = 0
     for moment in ("exp_avg", "exp_avg_sq"):
         known = {weights: state[moment] for weights, state in optimizer.state.items()}
