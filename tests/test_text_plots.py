@@ -100,5 +100,5 @@ def test_kinds_of_units_are_drawn_as_means_with_their_range():
     assert one.get_ylim()[0] < 3 < 9 < one.get_ylim()[1]
     assert [list(two.get_lines()[-1].get_xdata()), two.get_title()] == [[15, 15], "two"]
     assert len(text.slopes(panels).axes[1].get_lines()) == 2
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="at most 5 kinds of units can be told apart; got 0, 1, 2, 3, 4, 5"):
         text.slopes({"one": {str(number): [curve(1, 2, 3)] for number in range(6)}})

@@ -41,6 +41,7 @@ __all__ = [
     "Trained",
     "begin",
     "check",
+    "check_hidden_units",
     "corpus",
     "data_sha256",
     "needed",
@@ -162,6 +163,11 @@ class Config:
                 f"got {self.bits}"
             )
 
+    @property
+    def hidden_units(self) -> bool:
+        """Whether encoder or decoder has any."""
+        return self.encoder == "e2" or self.d_hidden > 0
+
 
 def needed(config: Config) -> Config:
     """The config that a record is kept under: without hidden units their number and kind are set back to the default.
@@ -172,9 +178,23 @@ def needed(config: Config) -> Config:
     Own: own-text-training
     """
     default = Config()
-    if config.encoder == "e2" or config.d_hidden:
+    if config.hidden_units:
         return config
     return replace(config, width=default.width, activation=default.activation)
+
+
+def check_hidden_units(cell: Config) -> None:
+    """Refuse a cell without hidden units, for experiments on them.
+
+    Raises:
+        ValueError: it has none, in encoder or decoder.
+
+    Own: own-text-training
+    """
+    if not cell.hidden_units:
+        raise ValueError(
+            f"encoder={cell.encoder} with d_hidden=0 has no hidden units: take encoder=e2, or d_hidden=1 or 2"
+        )
 
 
 @dataclass(frozen=True)

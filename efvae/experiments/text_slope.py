@@ -6,7 +6,6 @@ Run one training with ``python -m efvae.experiments.text_slope units=recycled``.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import statistics
 import sys
 import time
@@ -86,15 +85,11 @@ class Config:
             },
             least={"bits": 1, "seed": 0, "every": 1, "batch_size": 1, "epochs": LOOK, "turn": 1, "width": 1},
         )
-        _cell(self)
+        text.check_hidden_units(_cell(self))
         if self.epochs % LOOK:
             raise ValueError(f"epochs must be a multiple of {LOOK}; got {self.epochs}")
         if self.turn >= self.epochs and self.units in ("leaky_first", "leaky_later"):
             raise ValueError(f"turn must be below epochs, {self.epochs}, with units={self.units}; got {self.turn}")
-        if self.encoder != "e2" and not self.d_hidden:
-            raise ValueError(
-                f"encoder={self.encoder} with d_hidden=0 has no hidden units: take encoder=e2, or d_hidden=1 or 2"
-            )
         if (self.units == "leaky_encoder" and self.encoder != "e2") or (
             self.units == "leaky_decoder" and not self.d_hidden
         ):
@@ -187,13 +182,13 @@ def _train(config: Config) -> tuple[dict[str, float], Curve]:
     model, curve, count = learner.model, Curve(), 0
     # sources of their own: looking changes nothing in the training
     redrawn = torch.Generator().manual_seed((1 << 20) + config.seed)
-    silent = functools.partial(model.silent, kept, torch.Generator().manual_seed(config.seed))
+    seen = kept, torch.Generator().manual_seed(config.seed)
 
     def progress(epoch: int, epochs: int, _: Sequence[Run]) -> None:
         nonlocal count
         if epoch % LOOK == 0:
             entries = {"epoch": float(epoch), "nelbo_train": statistics.median(learner.curve["nelbo_train"][-LOOK:])}
-            shares = {f"silent_{layer}": float(which.float().mean()) for layer, which in silent().items()}
+            shares = {f"silent_{layer}": share for layer, share in model.silent_units(*seen).items()}
             for name, value in (entries | shares).items():
                 curve.setdefault(name, []).append(value)
             nelbo = entries["nelbo_train"]
@@ -201,7 +196,9 @@ def _train(config: Config) -> tuple[dict[str, float], Curve]:
         if epoch < epochs:
             _slope(model, config, epoch)
             if config.units == "recycled":
-                count += recycle(model, learner.optimizer, silent(), redrawn, by_he=config.first_weights == "he")
+                count += recycle(
+                    model, learner.optimizer, model.silent(*seen), redrawn, by_he=config.first_weights == "he"
+                )
 
     _slope(model, config, 0)
     phases = [Phase(cell.epochs, ARM(1))]

@@ -64,11 +64,7 @@ class Config:
             },
             least={"bits": 1, "seed": 0, "epochs": 1, "width": 1, "vocabulary": 2},
         )
-        _cell(self)
-        if self.encoder != "e2" and not self.d_hidden:
-            raise ValueError(
-                f"encoder={self.encoder} with d_hidden=0 has no hidden units: take encoder=e2, or d_hidden=1 or 2"
-            )
+        text.check_hidden_units(_cell(self))
 
 
 def run(config: Config, *, results: Path | None = None, refresh: bool = False) -> Record:

@@ -155,7 +155,9 @@ def slopes(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequence[floa
     Own: own-text-slope
     """
     every = list(dict.fromkeys(kind for kinds in panels.values() for kind in kinds))
-    styles = dict(zip(every, _KINDS[: len(every)], strict=True))
+    if len(every) > len(_KINDS):
+        raise ValueError(f"at most {len(_KINDS)} kinds of units can be told apart; got {', '.join(every)}")
+    styles = dict(zip(every, _KINDS, strict=False))
     figure, axes = _grid(len(panels), height=3.4)
     handles: dict[str, Any] = {}
     for ax, (title, kinds) in zip(axes, panels.items(), strict=True):
