@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.retrieval import random_documents
 from efvae import devices, records
 from efvae.data.cache import DataError
-from efvae.data.newsgroups import load_newsgroups
+from efvae.data.newsgroups import FILES, load_newsgroups
 from efvae.estimators import DisARM
 from efvae.families import Bernoulli
 from efvae.networks import mlp
@@ -56,15 +56,15 @@ class Cell:
     precision: str
 
 
-def corpus() -> tuple[WordCounts, WordCounts, str]:
-    """20 Newsgroups, or documents of its size where it is not at hand: the times are the same."""
+def corpus() -> tuple[WordCounts, WordCounts, str | None]:
+    """20 Newsgroups and its checksum, or documents of its size where it is not at hand: the times are the same."""
     try:
         news = load_newsgroups()
-        return news.train, news.test, "20 Newsgroups"
+        return news.train, news.test, FILES.sha256
     except DataError:
         generator = torch.Generator().manual_seed(0)
         made = [random_documents(n, generator) for n in (11269, 7505)]
-        return made[0], made[1], "random documents of the size of 20 Newsgroups"
+        return made[0], made[1], None
 
 
 class Usual:
@@ -303,7 +303,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.precision is not None:
         dtype = getattr(torch, options.precision)
     precision = str(dtype).removeprefix("torch.")
-    print(f"{corpus()[2]}, {BITS} bits, {options.threads} threads, {precision}, {options.rounds} rounds")
+    data_sha256 = corpus()[2]
+    quality_asked = any(part.startswith("quality") for part in options.parts)
+    if data_sha256 is None and (options.record or quality_asked):
+        parser.error("--record and quality need 20 Newsgroups: set EFVAE_DATA to the folder that holds 20news/")
+    kind = "20 Newsgroups" if data_sha256 else "random documents of the size of 20 Newsgroups"
+    print(f"{kind}, {BITS} bits, {options.threads} threads, {precision}, {options.rounds} rounds")
     for part in options.parts or [part for part in PARTS if not part.startswith("quality")]:
         started = time.monotonic()
         figures = PARTS[part](options.rounds, dtype)
@@ -311,7 +316,9 @@ def main(arguments: list[str] | None = None) -> None:
         if options.record:
             cell = Cell(part, BITS, options.threads, precision)
             seconds = time.monotonic() - started
-            record = records.make(STEM, cell, figures, {}, seconds=seconds, show=("part", "threads", "precision"))
+            record = records.make(
+                STEM, cell, figures, {}, seconds=seconds, data_sha256=data_sha256, show=("part", "threads", "precision")
+            )
             records.write(record, records.results_root())
 
 

@@ -24,7 +24,7 @@ Curve = dict[str, list[float]]
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss, a parameter or a metric is not a finite number."""
+    """Training cannot go on: the loss, a parameter or a metric is not a finite number, or far beyond any use."""
 
 
 @dataclass(frozen=True)

@@ -378,6 +378,21 @@ def test_nan_stops_the_training(corpora):
     assert (run.epoch, sound.epoch) == (0, 6)  # the others are not lost
 
 
+def test_a_finite_nelbo_beyond_any_use_stops_the_training_too(corpora):
+    run, sound = new_run(), new_run(bits=3)
+    with torch.no_grad():
+        run.model.writer_bias[0] = 1e6
+    with pytest.raises(TrainingError, match=r"the model: nelbo_train is \d.* in epoch 1, beyond \d.*: lower the lea"):
+        train_together([run, sound], corpora, PHASES)
+    assert (run.epoch, sound.epoch) == (0, 6)
+    # a model without codes, whose words are all as frequent, is well within
+    with torch.no_grad():
+        for weights in sound.model.parameters():
+            weights.zero_()
+    nelbo = float(evaluate(sound.model, corpora.train)[0].mean())
+    assert nelbo == pytest.approx(corpora.train.uniform, rel=1e-5)
+
+
 def test_the_seconds_of_an_epoch_are_shared_by_the_models_that_it_trains(corpora, monkeypatch):
     """An epoch of any models takes 12 seconds: those of all runs add up to those of the clock."""
     now = [5.0]
@@ -402,11 +417,24 @@ def test_one_test_document_cannot_select_for_itself(corpora):
         train_together([new_run()], single, PHASES)
 
 
-def test_the_collapsed_model_costs_what_the_unigram_law_does():
-    """On the real corpus: 475.594 and 463.246 nats, computed here from the counts alone."""
+def _real_corpus_or_skip():
     root = os.environ.get("EFVAE_DATA")
     if not root or not (Path(root) / "20news").is_dir():
         pytest.skip("20 Newsgroups is not here: set EFVAE_DATA to the folder that holds 20news/")
+
+
+def test_a_vocabulary_that_leaves_documents_without_a_word(capsys):
+    _real_corpus_or_skip()
+    for words in ([text.STEM, "--dry-run"], [text.STEM]):
+        assert cli.main(["sweep", *words, "--grid", "corpus=20news", "vocabulary=1000", "epochs=1"]) == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "vocabulary=1000: training document " in line
+        assert "has none of these words (2 such), and nothing could be learned from it: keep more words" in line
+
+
+def test_the_collapsed_model_costs_what_the_unigram_law_does():
+    """On the real corpus: 475.594 and 463.246 nats, computed here from the counts alone."""
+    _real_corpus_or_skip()
     news = load_newsgroups()
     totals = news.train.word_totals() + news.train.n_documents * news.train.smoothing
     log_p = (totals / totals.sum()).log()

@@ -18,6 +18,7 @@ import torch
 
 from efvae import devices, records
 from efvae.data import newsgroups
+from efvae.data.cache import DataError
 from efvae.data.synthetic import curved_law, harmonium_law, synthetic_text
 from efvae.estimators import ARM, DisARM, Estimator, Exact
 from efvae.records import Record
@@ -233,12 +234,20 @@ def corpus(config: Config) -> _Corpus:
     """Both splits of a corpus, with the names of its words and labels.
 
     Raises:
-        efvae.data.cache.DataError: files that are missing or wrong, or a vocabulary larger than the data's.
+        efvae.data.cache.DataError: files that are missing or wrong, a vocabulary larger than the data's, or one so
+            small that a document keeps no word.
 
     Paper: sec-4-3
     """
     if config.corpus == "20news":
         news = newsgroups.load_newsgroups(config.vocabulary)
+        for name, documents in (("training", news.train), ("test", news.test)):
+            empty = documents.empty()
+            if len(empty):
+                raise DataError(
+                    f"vocabulary={config.vocabulary}: {name} document {int(empty[0]) + 1} has none of these words "
+                    f"({len(empty)} such), and nothing could be learned from it: keep more words"
+                )
         return _Corpus(news.train, news.test, news.vocabulary, news.groups)
     law = {"harmonium": harmonium_law, "curved": curved_law}[config.corpus](config.vocabulary)
     text = synthetic_text(law)

@@ -288,6 +288,9 @@ class Documents:
             is made once, 2 K bytes a document in bfloat16. None: no dense form.
         device: where to.
 
+    Attributes:
+        uniform: mean −log p(x) in nats, relative to the saturated multinomial, if all words are as frequent.
+
     Raises:
         ValueError: no documents at all, or a document without a word, smoothing included: x / l is undefined for it.
 
@@ -314,6 +317,7 @@ class Documents:
             x.length().float(),
             log_saturated(x).float(),
         )
+        self.uniform = float((self._all.length * math.log(x.n_words) + self._all.saturated).mean())
         if dtype is not None:
             dense = torch.empty(x.n_documents, x.n_words, dtype=dtype)
             for start in range(0, x.n_documents, 1024):

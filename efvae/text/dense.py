@@ -104,6 +104,9 @@ class DenseDocuments:
         dtype: of ``DenseBatch.dense``; None for none.
         device: where to.
 
+    Attributes:
+        uniform: see :class:`~efvae.text.batches.Documents`.
+
     Raises:
         ValueError: see :class:`~efvae.text.batches.Documents`.
 
@@ -111,7 +114,9 @@ class DenseDocuments:
     """
 
     def __init__(self, x: WordCounts, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> None:
-        whole = next(Documents(x).batches(x.n_documents))
+        documents = Documents(x)
+        whole = next(documents.batches(x.n_documents))
+        self.uniform = documents.uniform
         self.n_documents, self.n_words, self.dtype = x.n_documents, x.n_words, dtype
         self._length, self._saturated = whole.length.to(device), whole.saturated.to(device)
         self._x = torch.empty(x.n_documents, x.n_words, device=device)

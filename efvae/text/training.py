@@ -19,7 +19,10 @@ from efvae.text.passes import Corpora, evaluate, passes
 from efvae.train import Curve, TrainingError
 from efvae.values import check_whole, shown
 
-__all__ = ["Corpora", "Phase", "Run", "evaluate", "train_together"]
+__all__ = ["ASTRAY", "Corpora", "Phase", "Run", "evaluate", "train_together"]
+
+#: A training ends where its NELBO is so many times what it is with all words as frequent.
+ASTRAY = 10.0
 
 
 @dataclass(frozen=True)
@@ -131,22 +134,25 @@ class Run:
                 self.curve,
             )
 
-    def enter(self, entries: dict[str, float], criterion: str) -> None:
+    def enter(self, entries: dict[str, float], criterion: str, most: float = math.inf) -> None:
         """One epoch into the curve; the model is kept if it is the best so far.
 
         Args:
             entries: metrics of the epoch.
             criterion: the one that selects, smaller is better.
+            most: of a NELBO, nats beyond which a training has gone astray for good.
 
         Raises:
-            TrainingError: one is not a finite number.
+            TrainingError: one is not a finite number, or a NELBO more than that.
 
         Own: own-text-training
         """
         for name, value in entries.items():
-            if not math.isfinite(value):
+            astray = name.startswith("nelbo") and value > most
+            if not math.isfinite(value) or astray:
+                beyond = f", beyond {most:.4g}" if math.isfinite(value) else ""
                 raise TrainingError(
-                    f"{self.name}: {name} is {value} in epoch {self.epoch + 1}: lower the learning rate "
+                    f"{self.name}: {name} is {value:.4g} in epoch {self.epoch + 1}{beyond}: lower the learning rate "
                     f"({self.optimizer.param_groups[0]['lr']:g})"
                 )
         self.epoch += 1
@@ -190,8 +196,8 @@ def train_together(
         progress: called after each epoch with the number done, the number in all, and the runs that did it.
 
     Raises:
-        TrainingError: the NELBO of some models became NaN or infinite; the others are trained to the end before, and
-            the checkpoints on disk are the last sound ones.
+        TrainingError: the NELBO of some models became NaN, infinite or :data:`ASTRAY`; the others are trained to the
+            end before, and the checkpoints on disk are the last sound ones.
         ValueError: no model, one of another vocabulary, no document in a step, no epoch between checkpoints, or fewer
             than two test documents: each half selects the epoch of the other.
 
@@ -211,7 +217,7 @@ def train_together(
         figures = way.epoch(active, plan[epoch], order).cpu().tolist()  # the host waits here, once an epoch
         for run, values in zip(active, figures, strict=True):
             try:
-                run.enter(dict(zip(corpora.figures, values, strict=True)), criterion)
+                run.enter(dict(zip(corpora.figures, values, strict=True)), criterion, ASTRAY * corpora.train.uniform)
             except TrainingError as error:
                 failed[id(run)] = error
         for run in active:
