@@ -86,7 +86,7 @@ def test_kinds_of_units_are_drawn_as_means_with_their_range():
         "one": {"relu": [curve(9, 8, 7), curve(9, 6, 5)], "leaky": [curve(9, 5, 3)]},
         "two": {"recycled": [curve(4, 3, 2)], "relu": [curve(4, 3, 2)]},
     }
-    figure = text.slopes(panels, turn=15)
+    figure = text.slopes(panels, {"recycled": 15})
     one, two = figure.axes
     lines = one.get_lines()[:2]
     assert [list(line.get_ydata()) for line in lines] == [[9, 7, 6], [9, 5, 3]]
@@ -99,6 +99,7 @@ def test_kinds_of_units_are_drawn_as_means_with_their_range():
     assert len({*colours[0], *colours[1]}) == 3
     assert one.get_ylim()[0] < 3 < 9 < one.get_ylim()[1]
     assert [list(two.get_lines()[-1].get_xdata()), two.get_title()] == [[15, 15], "two"]
+    assert len(one.get_lines()) == 2  # no kind that changes
     assert len(text.slopes(panels).axes[1].get_lines()) == 2
     with pytest.raises(ValueError, match="at most 5 kinds of units can be told apart; got 0, 1, 2, 3, 4, 5"):
         text.slopes({"one": {str(number): [curve(1, 2, 3)] for number in range(6)}})

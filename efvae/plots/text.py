@@ -141,13 +141,15 @@ def silent_units(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequenc
     return figure
 
 
-def slopes(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequence[float]]]]], turn: int = 0) -> Figure:
+def slopes(
+    panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequence[float]]]]], turns: Mapping[str, int] | None = None
+) -> Figure:
     """Training NELBO over the epochs by kind of hidden unit: mean over the seeds, and lowest to highest.
 
     Args:
         panels: by title and kind, at most five, of each seed the columns ``epoch`` and ``nelbo_train`` in nats a
             document.
-        turn: epoch after which some kinds change, marked; 0 for none.
+        turns: by kind the epoch after which it changes, marked in the panels that have it.
 
     Raises:
         ValueError: more kinds than five.
@@ -175,9 +177,9 @@ def slopes(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Sequence[floa
         room = 0.03 * (max(late) - min(late))
         ax.set(title=title, xlabel="epoch", ylim=(min(late) - room, max(late) + room))
         ax.title.set_fontsize(10)
-        if turn:
+        for turn in {turn for kind, turn in (turns or {}).items() if kind in kinds}:
             ax.axvline(turn, color="0.5", linewidth=0.8)
-    axes[0].set_ylabel("training NELBO, saturated [nats a document]")
+    figure.supylabel("training NELBO, saturated [nats a document]", fontsize=10)
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, fontsize=8.5, frameon=False)
     return figure
 
