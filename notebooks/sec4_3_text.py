@@ -942,6 +942,13 @@ assert min(by_three["e2"]) - max(by_three["e3"]) > 1
 above = max(seed[0] for seed in leaky[16, 1, "e1", 0][1])
 print(f"16 bits, 1 hidden layer, e1: above the highest seed by {leaky[16, 1, 'e1', 0][0][0] - above:.1f}")
 assert 4 < leaky[16, 1, "e1", 0][0][0] - above < 4.7
+nearer = [abs(value - paper["test", one]) for value in (whole["test", one][0], own)]
+assert 5.4 < nearer[0] - nearer[1] < 5.6
+both = [(r.metrics["nelbo_train"], r.metrics["nelbo_test"]) for r in stored[32, 2, "e1"]]
+print("32 bits, 2 hidden layers, e1 with ReLUs:", ", ".join(f"{a:.1f} in training, {b:.1f} on test" for a, b in both))
+assert sorted(round(in_training, 1) for in_training, _ in both) == [164.6, 167.1]
+assert whole["test", second][1][0] - max(on_test for _, on_test in both) > 10
+assert [paper["train", (32, 2, encoder)] for encoder in ("e1", "e2")] == [132, 159]
 assert 1.8 < ahead[8][0] < 2 < 13 < ahead[32][0] < 15 < 18 < ahead[64][0] < 20
 
 # %% [markdown]
@@ -1269,7 +1276,14 @@ with_he = [paired(two_e2, "he_relu", kind)[:2] for kind in ("he_recycled", "he_l
 assert [[round(nats, 1) for nats in one] for one in with_he] == [[37.2, 11.3], [46.4, 7.8]]
 assert round(with_he[0][0] / with_he[1][0], 1) == 0.8
 assert [round(nats, 1) for nats in paired(two_e2, "he_recycled", "he_leaky")[:2]] == [9.2, 5.6]
-assert [round(nats) for nats in paired(two_e2, "leaky", "he_recycled")[:2]] == [6, 22]
+assert [round(nats, 1) for nats in paired(two_e2, "recycled", "leaky")[:2]] == [38.2, 9.9]
+assert all(abs(paired(two_e2, *kinds)[2]) < 4.303 for kinds in (("leaky", "he_recycled"), ("relu", "leaky_first")))
+by_seed = {
+    kind: {seed: end_of(small[two_e2]["he_relu"][seed]) - end_of(r) for seed, r in small[two_e2][kind].items()}
+    for kind in ("he_recycled", "he_leaky")
+}
+part = [gain / by_seed["he_leaky"][seed] for seed, gain in by_seed["he_recycled"].items()]
+assert sorted(round(100 * share) for share in part) == [68, 74, 94]
 at_ten = {
     kind: [
         round(100 * statistics.fmean(r.curve[f"silent_{layer}"][0] for r in small[two_e2][kind].values()))
@@ -1310,11 +1324,9 @@ plateau = [
     for r in kinds.values()
 ]
 assert 320 < min(plateau) < max(plateau) < 325
-falls = {
-    units: [fall for law in ("", "he_") for *_, fall in since[law + units]] for units in ("relu", "leaky", "recycled")
-}
-assert 13.9 < min(falls["relu"]) < max(falls["relu"]) < 21.5
-assert 28.4 < min(falls["leaky"] + falls["recycled"]) < max(falls["leaky"] + falls["recycled"]) < 43.7
+falls = {units: [fall for *_, fall in since[f"he_{units}"]] for units in ("relu", "leaky", "recycled")}
+assert 14.5 < min(falls["relu"]) < max(falls["relu"]) < 21.5
+assert 32.5 < min(falls["leaky"] + falls["recycled"]) < max(falls["leaky"] + falls["recycled"]) < 43.7
 ranges_of = {
     kind: [(round(min(column)), round(max(column))) for column in list(zip(*since[kind], strict=True))[::2]]
     for kind in ("relu", "leaky", "recycled", "he_relu", "he_leaky", "he_recycled")
@@ -1359,9 +1371,11 @@ assert end_of_three == {
 }
 (kept_all,) = records.load(text_slope.STEM, every=1, bits=32, units="recycled", first_weights="he")
 assert kept_all.metrics["recycled"] == 1634
+assert round(kept_all.metrics["nelbo_test"], 1) == 418.2
 assert max(share for share in silence([kept_all]) if share is not None) == 0
 (by_he_alone,) = records.load(text_slope.STEM, every=1, bits=32, units="relu", first_weights="he")
 assert [round(100 * share) for share in silence([by_he_alone])] == [19, 54, 0, 67]
+assert round(by_he_alone.metrics["nelbo_test"], 1) == 416.5
 (e1_anew,) = records.load(text_slope.STEM, every=1, bits=16, encoder="e1")
 (e2_anew,) = records.load(text_slope.STEM, every=1, bits=8, encoder="e2")
 assert e1_anew.metrics["recycled"] == 224

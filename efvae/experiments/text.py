@@ -259,7 +259,7 @@ def check(config: Config) -> None:
     """Refuse a cell that its corpus does not suffice for.
 
     Raises:
-        efvae.data.cache.DataError: files that are missing or wrong, or a vocabulary larger than the data's.
+        efvae.data.cache.DataError: see :func:`corpus`.
         ValueError: held-out documents that leave too few to train on.
 
     Own: own-text-training

@@ -117,7 +117,7 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
         refresh: compute again although the record exists.
 
     Raises:
-        efvae.data.cache.DataError: files that are missing or wrong, or a vocabulary larger than the data's.
+        efvae.data.cache.DataError: see :func:`efvae.experiments.text.corpus`.
         efvae.train.TrainingError: the NELBO is not a finite number.
         ValueError: too few documents are left.
 

@@ -21,7 +21,7 @@ from efvae.values import check_whole, shown
 
 __all__ = ["ASTRAY", "Corpora", "Phase", "Run", "evaluate", "train_together"]
 
-#: A training ends where its NELBO is so many times what it is with all words as frequent.
+#: A training ends where its NELBO, less the largest KL term, is so many times what it is with all words as frequent.
 ASTRAY = 10.0
 
 
@@ -140,7 +140,7 @@ class Run:
         Args:
             entries: metrics of the epoch.
             criterion: the one that selects, smaller is better.
-            most: of a NELBO, nats beyond which a training has gone astray for good.
+            most: of a NELBO, nats beyond which a training has gone astray.
 
         Raises:
             TrainingError: one is not a finite number, or a NELBO more than that.
@@ -217,7 +217,7 @@ def train_together(
         figures = way.epoch(active, plan[epoch], order).cpu().tolist()  # the host waits here, once an epoch
         for run, values in zip(active, figures, strict=True):
             try:
-                run.enter(dict(zip(corpora.figures, values, strict=True)), criterion, ASTRAY * corpora.train.uniform)
+                run.enter(dict(zip(corpora.figures, values, strict=True)), criterion, _most(run, corpora))
             except TrainingError as error:
                 failed[id(run)] = error
         for run in active:
@@ -229,6 +229,11 @@ def train_together(
             progress(epoch + 1, len(plan), sound)
     if failed:
         raise TrainingError("; ".join(map(str, failed.values())))
+
+
+def _most(run: Run, corpora: Corpora) -> float:
+    """Nats of a NELBO that no sound training has: the cost of the words is one part of it, the KL term the other."""
+    return ASTRAY * corpora.train.uniform + run.model.bits * math.log(2)
 
 
 def _refuse(runs: Sequence[Run], corpora: Corpora, batch_size: int, checkpoint_every: int) -> None:
