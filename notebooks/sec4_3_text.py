@@ -945,7 +945,8 @@ assert 4 < leaky[16, 1, "e1", 0][0][0] - above < 4.7
 nearer = [abs(value - paper["test", one]) for value in (whole["test", one][0], own)]
 assert 5.4 < nearer[0] - nearer[1] < 5.6
 both = [(r.metrics["nelbo_train"], r.metrics["nelbo_test"]) for r in stored[32, 2, "e1"]]
-print("32 bits, 2 hidden layers, e1 with ReLUs:", ", ".join(f"{a:.1f} in training, {b:.1f} on test" for a, b in both))
+for in_training, on_test in both:
+    print(f"32 bits, 2 hidden layers, e1 with ReLUs: {in_training:.1f} in training, {on_test:.1f} on test")
 assert sorted(round(in_training, 1) for in_training, _ in both) == [164.6, 167.1]
 assert whole["test", second][1][0] - max(on_test for _, on_test in both) > 10
 assert [paper["train", (32, 2, encoder)] for encoder in ("e1", "e2")] == [132, 159]
