@@ -24,6 +24,7 @@ __all__ = [
     "Cell",
     "Cells",
     "Entry",
+    "cell_of",
     "cells_of",
     "config",
     "entries",
@@ -70,6 +71,14 @@ def where(cell: Cell) -> str:
     first = ("bits", "d_hidden", "encoder")
     values = settings(cell)
     return ";".join(f"{name}={values[name]}" for name in (*first, *(n for n in values if n not in first)))
+
+
+def cell_of(record: Record) -> Cell:
+    """The cell of a record, of this table or of another experiment with such cells.
+
+    Own: own-text-table
+    """
+    return record.config["bits"], record.config["d_hidden"], record.config["encoder"]
 
 
 def cells_of(root: Path | None = None) -> dict[Cell, list[Record]]:

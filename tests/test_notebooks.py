@@ -101,5 +101,7 @@ def test_a_notebook_is_executed_again_when_records_change_that_it_reads() -> Non
 
     assert {"sec4_2_images", "sec4_2_spiral", "benchmark_image_training"} <= read("sec4_2_images")
     assert {"sec4_3_text", "sec4_3_rbm", "sec4_3_words", "benchmark_text_epoch"} <= read("sec4_3_text")
+    assert {"sec4_3_text", "sec4_3_slope", "sec4_3_units"} <= read("sec4_3_silent")
+    assert {"sec4_3_text", "sec4_3_rbm", "sec4_3_words"} <= read("sec4_3_optima")
     assert {"sec3_1_rbm", "sec3_1_mrf", "sec4_1_artificial", "sec4_2_images", "sec4_3_text"} <= read("sec5_conclusions")
     assert "sec4_3_text" not in read("sec2_problem")

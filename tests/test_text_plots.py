@@ -1,6 +1,6 @@
 """Figures of codes and silent units: what is drawn is what was given.
 
-Labels: own-retrieval, own-text-rbm, own-text-silent, own-text-slope.
+Labels: own-idle-bits, own-retrieval, own-text-rbm, own-text-silent, own-text-slope.
 """
 
 from __future__ import annotations
@@ -58,6 +58,20 @@ def test_training_curves_are_told_apart_by_markers_too():
     (ax,) = text.learning_curves({"one": {"e1": {**curve}, "e2": {**curve}, "e3": {**curve}}}).axes
     dashed = [line for line in ax.get_lines() if line.get_linestyle() == "--" and len(line.get_xdata())]
     assert len({line.get_marker() for line in dashed}) == len(dashed) == 3
+
+
+def test_values_are_drawn_by_rate_with_a_level_across():
+    values = {"e1": {0.1: [2.0, 4.0], 0.01: [1.0]}, "e3": {0.01: [5.0]}}
+    figure = text.by_rate({"one": values, "two": {"e1": {0.01: [7.0]}}}, ("fit", 0.5))
+    one, two = figure.axes
+    lines = drawn(one)
+    assert lines["e1"] == ([0.01, 0.1], [1.0, 3.0])
+    assert lines["e3"] == ([0.01], [5.0])
+    assert ([0.1, 0.1], [2.0, 4.0]) in lines.values()  # both seeds
+    assert lines["fit"][1] == drawn(two)["fit"][1] == [0.5, 0.5]
+    assert one.get_xscale() == "log"
+    markers = {line.get_marker() for line in one.get_lines() if line.get_label() in ("e1", "e3")}
+    assert len(markers) == 2  # not by colour alone
 
 
 def test_silent_units_are_drawn_for_each_cell_and_kind():

@@ -6,10 +6,11 @@ Run one training with ``python -m efvae.experiments.text_slope units=recycled``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,13 @@ class Config:
             )
 
 
-def run(config: Config, *, results: Path | None = None, refresh: bool = False) -> Record:
+def run(
+    config: Config,
+    *,
+    results: Path | None = None,
+    refresh: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Record:
     """Train a small cell, and count its silent hidden units on the way.
 
     Metrics; of the first and the silent shares there is a curve, an entry for each ten epochs::
@@ -115,6 +122,7 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
         config: the training.
         results: folder of records; None: nowhere is looked, and nothing is written.
         refresh: compute again although the record exists.
+        progress: receives one line after each ten epochs; to the terminal by default.
 
     Raises:
         efvae.data.cache.DataError: see :func:`efvae.experiments.text.corpus`.
@@ -126,7 +134,7 @@ def run(config: Config, *, results: Path | None = None, refresh: bool = False) -
 
     def compute() -> Record:
         started = time.monotonic()
-        metrics, curve = _train(config)
+        metrics, curve = _train(config, progress or functools.partial(print, file=sys.stderr, flush=True))
         return records.make(
             STEM,
             config,
@@ -165,7 +173,7 @@ def _slope(model: TextVAE, config: Config, epoch: int) -> None:
                 unit.negative_slope = SLOPE if leaks[name] else 0.0
 
 
-def _train(config: Config) -> tuple[dict[str, float], Curve]:
+def _train(config: Config, tell: Callable[[str], None]) -> tuple[dict[str, float], Curve]:
     cell = _cell(config)
     whole = text.corpus(cell)
     train, test = (
@@ -191,8 +199,7 @@ def _train(config: Config) -> tuple[dict[str, float], Curve]:
             shares = {f"silent_{layer}": share for layer, share in model.silent_units(*seen).items()}
             for name, value in (entries | shares).items():
                 curve.setdefault(name, []).append(value)
-            nelbo = entries["nelbo_train"]
-            print(f"epoch {epoch}/{epochs}  NELBO train {nelbo:.1f}", file=sys.stderr, flush=True)
+            tell(f"epoch {epoch}/{epochs}  NELBO train {entries['nelbo_train']:.1f}")
         if epoch < epochs:
             _slope(model, config, epoch)
             if config.units == "recycled":

@@ -1,4 +1,4 @@
-"""Figures of the text autoencoders: learning curves, silent units, parts of the NELBO, Table 2 beside the paper."""
+"""Figures of the text autoencoders: learning curves, rates, silent units, parts of the NELBO, Table 2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "parts", "silent_units", "slopes", "table_2"]
+__all__ = ["by_rate", "learning_curves", "parts", "silent_units", "slopes", "table_2"]
 
 # Encoders are told apart by colour and marker, of different lightness.
 _COLOURS = {"e1": "black", "e2": "#0072b2", "e3": "#d55e00"}
@@ -112,6 +112,35 @@ def parts(panels: Mapping[str, Mapping[str, Mapping[str, float]]], ylabel: str) 
         ax.set_ylabel(ylabel)
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=1, fontsize=8.5, frameon=False
+    )
+    return figure
+
+
+def by_rate(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], level: tuple[str, float]) -> Figure:
+    """Training NELBO against the learning rate, by encoder: means over the seeds, and single seeds as ticks.
+
+    Args:
+        panels: by title, encoder and rate, of each seed the value in nats a document.
+        level: name and height of a line across all panels.
+
+    Own: own-idle-bits
+    """
+    figure, axes = _grid(len(panels), height=3.1, sharex=True, sharey=True)
+    for ax, (title, encoders) in zip(axes, panels.items(), strict=True):
+        for encoder, values in encoders.items():
+            rates = sorted(values)
+            means = [sum(values[rate]) / len(values[rate]) for rate in rates]
+            style: dict[str, Any] = {"color": _COLOURS[encoder], "marker": _MARKERS[encoder]}
+            ax.plot(rates, means, label=encoder, markersize=6, linewidth=1.5, **style)
+            seeds = [(rate, value) for rate in rates if len(values[rate]) > 1 for value in values[rate]]
+            if seeds:
+                ax.plot(*zip(*seeds, strict=True), linestyle="none", marker="_", markersize=9, color=_COLOURS[encoder])
+        ax.axhline(level[1], color="0.4", linestyle="dotted", label=level[0])
+        ax.set(title=title, xlabel="learning rate", xscale="log")
+        ax.title.set_fontsize(10)
+    axes[0].set_ylabel("training NELBO, saturated [nats a document]")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5, frameon=False
     )
     return figure
 
