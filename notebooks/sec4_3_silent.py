@@ -724,7 +724,7 @@ assert ranges_of == {
 
 # %% tags=["hide-input"]
 whole_cells = {}
-for r in records.load(text_slope.STEM, every=1, vocabulary=10000, batch_size=256):
+for r in records.load(text_slope.STEM, every=1, epochs=300, vocabulary=10000, batch_size=256):
     cell, kind = text_table.cell_of(r), kind_of(r)
     leaks = [other for other in leaking if text_table.cell_of(other) == cell]
     beside = {"relu": list(map(hundreds, stored[cell])), "leaky": list(map(hundreds, leaks))}
@@ -746,15 +746,15 @@ assert end_of_three == {
     (8, 2, "e2"): {"recycled": [408.0], "relu": [405.8, 403.5], "leaky": [391.5]},
     two_e2: {"he_relu": [344.3], "he_recycled": [329.1], "relu": [354.1, 362.0], "leaky": [327.3]},
 }
-(kept_all,) = records.load(text_slope.STEM, every=1, bits=32, units="recycled", first_weights="he")
+(kept_all,) = records.load(text_slope.STEM, every=1, epochs=300, bits=32, units="recycled", first_weights="he")
 assert kept_all.metrics["recycled"] == 1634
 assert round(kept_all.metrics["nelbo_test"], 1) == 418.2
 assert max(share for share in silence([kept_all]) if share is not None) == 0
-(by_he_alone,) = records.load(text_slope.STEM, every=1, bits=32, units="relu", first_weights="he")
+(by_he_alone,) = records.load(text_slope.STEM, every=1, epochs=300, bits=32, units="relu", first_weights="he")
 assert [round(100 * share) for share in silence([by_he_alone])] == [19, 54, 0, 67]
 assert round(by_he_alone.metrics["nelbo_test"], 1) == 416.5
-(e1_anew,) = records.load(text_slope.STEM, every=1, bits=16, encoder="e1")
-(e2_anew,) = records.load(text_slope.STEM, every=1, bits=8, encoder="e2")
+(e1_anew,) = records.load(text_slope.STEM, every=1, epochs=300, bits=16, encoder="e1")
+(e2_anew,) = records.load(text_slope.STEM, every=1, epochs=300, bits=8, encoder="e2")
 assert e1_anew.metrics["recycled"] == 224
 assert [round(hundreds(r)[2], 1) for r in (by_he, *more_he)] == [275.8, 289.6, 281.9]
 assert 15e3 < e2_anew.metrics["recycled"] < 15.5e3

@@ -28,20 +28,24 @@ SMALL = text_slope.Config(
 X = synthetic_text(harmonium_law(300)).train
 
 
-@pytest.mark.parametrize(("units", "activation"), [("relu", "relu"), ("leaky", "leaky_relu")])
-def test_all_documents_and_one_kind_of_unit_are_the_training_of_the_cell(units, activation):
-    record = text_slope.run(dataclasses.replace(SMALL, units=units))
+@pytest.mark.parametrize(
+    ("units", "activation", "many"), [("relu", "relu", 0), ("leaky", "leaky_relu", 0), ("leaky", "leaky_relu", 10)]
+)
+def test_all_documents_and_one_kind_of_unit_are_the_training_of_the_cell(units, activation, many):
+    small = dataclasses.replace(SMALL, units=units, epochs=20 - many, epochs_many=many)
+    record = text_slope.run(dataclasses.replace(small, turn=5))
     shared = {
         key: value
-        for key, value in records.config_dict(SMALL).items()
+        for key, value in records.config_dict(small).items()
         if key in {field.name for field in dataclasses.fields(text.Config)}
     }
-    (trained,) = text.solve([text.Config(**shared, epochs_many=0, activation=activation)], None, lambda line: None)
+    (trained,) = text.solve([text.Config(**shared, activation=activation)], None, lambda line: None)
     nelbo = trained.record.curve["nelbo_train"]
     tens = [statistics.median(nelbo[first : first + 10]) for first in (0, 10)]
     assert record.curve["epoch"] == [10.0, 20.0]
     assert record.curve["nelbo_train"] == pytest.approx(tens, abs=1e-3)
     assert record.metrics["nelbo_train"] == record.curve["nelbo_train"][-1]
+    assert record.metrics["nelbo_train_lowest"] == pytest.approx(trained.record.metrics["nelbo_train"], rel=1e-6)
     assert record.metrics["recycled"] == 0
     assert record.metrics["nelbo_test"] == pytest.approx(trained.record.metrics["nelbo_test"], rel=1e-6)
     for network in ("encoder", "decoder"):
@@ -278,6 +282,7 @@ def test_a_record_is_found_again_and_bad_trainings_are_refused(tmp_path, capsys)
         (["d_hidden=0"], "encoder=e1 with d_hidden=0 has no hidden units: take encoder=e2, or d_hidden=1 or 2"),
         (["units=tanh"], "units must be one of relu, leaky, leaky_encoder, leaky_decoder, leaky_first, leaky_later, "),
         (["epochs=15"], "epochs must be a multiple of 10; got 15"),
+        (["epochs_many=5"], "epochs_many must be a multiple of 10; got 5"),
         (["epochs=0"], "epochs must be a whole number of at least 10; got 0"),
         (["units=leaky_first", "turn=300"], "turn must be below epochs, 300, with units=leaky_first; got 300"),
         (["units=leaky_encoder"], "units=leaky_encoder with encoder=e1 and d_hidden=2: that network has no hidden"),
