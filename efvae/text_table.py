@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from efvae.experiments import text_rbm
 from efvae.experiments.text import STEM, Config
 from efvae.records import Record, config_dict, load
 from efvae.scoreboard import SEEDS_FOR_SPREAD, targets
@@ -27,6 +28,7 @@ __all__ = [
     "cell_of",
     "cells_of",
     "config",
+    "direct_fits",
     "entries",
     "laid_out",
     "mean_and_spread",
@@ -98,6 +100,28 @@ def cells_of(root: Path | None = None) -> dict[Cell, list[Record]]:
         wanted = settings(cell)
         chosen = (r for r in stored if all(r.config.get(name) == value for name, value in wanted.items()))
         found[cell] = sorted(chosen, key=lambda record: record.config["seed"])
+    return found
+
+
+def direct_fits(root: Path | None = None) -> dict[tuple[str, int], list[Record]]:
+    """Records of linear decoders of the table's size that were fitted by their exact likelihood, without an encoder.
+
+    Args:
+        root: the folder of results, by default ``results_root()``.
+
+    Returns:
+        By prior and bits, in the order of epochs, rate and seed.
+
+    Raises:
+        RecordError: a corrupt record.
+
+    Own: own-not-the-optimum
+    """
+    found: dict[tuple[str, int], list[Record]] = {}
+    size = {"corpus": "20news", "vocabulary": Config().vocabulary, "batch_size": Config().batch_size, "held_out": 0}
+    settings = ("prior", "bits", "epochs", "learning_rate", "seed")
+    for record in sorted(load(text_rbm.STEM, root, **size), key=lambda r: [r.config[name] for name in settings]):
+        found.setdefault((record.config["prior"], record.config["bits"]), []).append(record)
     return found
 
 

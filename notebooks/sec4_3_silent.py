@@ -52,6 +52,8 @@ configs = [
     )
     for law, units in itertools.product(first_weights, kinds)
 ]
+if corpus != "20news" and every > 20:
+    raise ValueError(f"every must be at most 20 with a made corpus, of 2000 documents; got {every}")
 if len(set(configs)) < len(configs):
     raise ValueError("kinds and first_weights must have each value once")
 
@@ -64,7 +66,9 @@ if len(set(configs)) < len(configs):
 # - *recycled*: ReLUs; those that are silent after an epoch are drawn anew ({py:func}`efvae.text.recycling.recycle`).
 # - *torch*, *he*: first weights as PyTorch draws them, uniform up to $1/\sqrt n$ for $n$ inputs, or by He's law, $\mathcal{N}(0, 2/n)$; units are drawn anew by the same law.
 #
-# On the made corpus, with ReLUs and the usual weights, three in ten or more of the units are silent in both layers of $e_2$ and in the second one of the decoder, as in {ref}`the cells of the table <own-text-silent-units>`. What lowers the NELBO in so few epochs is He's law. Between ReLUs and those that are drawn anew a single short training tells no difference.
+# - *train*: the median NELBO of the last ten epochs. *drawn anew*: how often a unit was.
+#
+# In the settings above, with ReLUs and the usual weights, three in ten or more of the units are silent in both layers of $e_2$ and in the second one of the decoder, as in {ref}`the cells of the table <own-text-silent-units>`. What lowers the NELBO in so few epochs is He's law. Between ReLUs and those that are drawn anew a single short training tells no difference.
 
 # %% tags=["nbval-ignore-output"]
 LAYERS = tuple(f"{network}_{number}" for network in ("encoder", "decoder") for number in (1, 2))
@@ -85,7 +89,7 @@ for (law, units), r in ran.items():
 
 # %%
 made = corpus == "curved" and (bits, encoder, d_hidden, every) == (8, "e2", 2, 1)
-if made and epochs >= 30 and width >= 128 and batch_size <= 100:  # what training reaches holds for this setting
+if made and (epochs, batch_size) == (30, 100) and width >= 128:  # what training reaches holds for this setting
     for (law, units), r in ran.items():
         most = max(value for name, value in r.metrics.items() if "silent" in name)
         assert units != "relu" or most > (0.3 if law == "torch" else 0.08)
@@ -190,7 +194,7 @@ assert lower[64, 0, "e2", 0][0] > 10
 assert all(1.5 < lower[m, 0, "e2", 0][1] < 2.5 for m in (32, 64))
 assert abs(leaky[64, 0, "e2", 0][0][1] - paper["test", (64, 0, "e2")]) < 0.5
 assert leaky[32, 0, "e2", 0][0][1] < paper["test", (32, 0, "e2")] - 1
-assert 21 < lower[16, 2, "e1", 0][0] < 22
+assert round(lower[16, 2, "e1", 0][0]) == 22
 assert -8 < lower[16, 1, "e1", 0][0] < -4  # the control
 assert abs(lower[16, 1, "e1", 0][1]) < 1
 assert 29 < lower[64, 2, "e2", 0][0] < 30
@@ -208,16 +212,13 @@ for m, depth, encoder in ((16, 2, "e1"), (32, 2, "e2")):
         fall.append(min(nats for epoch, nats in curve if epoch <= 1000) - other.metrics["nelbo_train"])
     curve = zip(first_part.curve["epoch"], first_part.curve["nelbo_train"], strict=True)
     low, ends = min(nats for epoch, nats in curve if epoch <= 1000), [r.metrics["nelbo_train"] for r in stored[cell]]
-    if not first_part.config["epochs_many"]:
-        low = first_part.metrics["nelbo_train"]  # the curve holds some epochs only
     over_print = [(low - more) / paper["train", cell] - 1 for more in fall]
     print(f"{m} bits, {depth} hidden layers, {encoder}: lowest {low:.1f} after {first_part.config['epochs']} epochs;")
     print(f"  all 1500 of the seeds: {', '.join(f'{end:.1f}' for end in ends)}, of which the last 500 bring")
     print(
         f"  {min(fall):.1f} to {max(fall):.1f}; so much less it is {min(over_print):.1%} to {max(over_print):.1%} over print"
     )
-    if first_part.config["epochs_many"]:
-        print(f"  it came to {first_part.metrics['nelbo_train']:.1f}")
+    print(f"  it came to {first_part.metrics['nelbo_train']:.1f}")
     for some in (first_part, *stored[cell]):
         curve = zip(some.curve["epoch"], some.curve["nelbo_train"], strict=True)
         late = statistics.median(nats for epoch, nats in curve if 900 < epoch <= 1000)
@@ -225,11 +226,10 @@ for m, depth, encoder in ((16, 2, "e1"), (32, 2, "e2")):
         if m == 32:
             assert round(late) in ((243,) if some is first_part else (288, 297))
     if m == 16:
-        assert first_part.config["epochs_many"] == 0
-        assert (round(low, 1), sorted(map(round, ends))) == (190.3, [189, 192, 202])
+        assert (round(low, 1), sorted(map(round, ends))) == (191.0, [189, 192, 202])
         assert 20 < min(fall) < max(fall) < 21.5
-        assert {round(low - more) for more in fall} == {169, 170}
-        assert all(0.03 < share < 0.04 for share in over_print)
+        assert {round(low - more) for more in fall} == {170, 171}
+        assert round(low - first_part.metrics["nelbo_train"]) == 26  # of the leaky run, 20 to 21 of the seeds
     else:
         assert (round(low, 1), sorted(map(round, ends))) == (230.5, [234, 246])
         assert 40 < min(fall) < max(fall) < 45
@@ -241,6 +241,8 @@ assert abs(leaky[32, 2, "e2", 0][0][1] - paper["test", (32, 2, "e2")]) < 1
 for cell in ((16, 2, "e1"), (32, 2, "e2"), (64, 2, "e2")):  # the page: within three nats of the print on test
     found = [r for r in leaking if text_table.cell_of(r) == cell]
     assert all(abs(r.metrics["nelbo_test"] - paper["test", cell]) < 3 for r in found)
+(wide,) = (r for r in leaking if text_table.cell_of(r) == (64, 2, "e2"))
+assert abs(wide.metrics["nelbo_test"] - paper["test", (64, 2, "e2")]) < 1
 for cell in ((16, 2, "e1"), (64, 2, "e2")):
     assert -2 < lower[*cell, 0][1] < 0.2
     assert abs(leaky[*cell, 0][0][1] - paper["test", cell]) < 1.5
@@ -269,6 +271,7 @@ assert [rounded["train", (8, 2, "e2")], rounded["test", (8, 2, "e2")]] == [(399.
 assert [rounded["train", (32, 0, "e2")], rounded["test", (32, 0, "e2")]] == [(365.1, 359.6), (414.5, 411.6)]
 assert [rounded["train", (32, 1, "e2")], rounded["test", (32, 1, "e2")]] == [(217.9, 191.7), (419.4, 412.1)]
 assert [rounded["train", (32, 2, "e2")], rounded["test", (32, 2, "e2")]] == [(240.3, 167.4), (418.0, 415.9)]
+assert [rounded["train", (16, 2, "e1")], rounded["test", (16, 2, "e1")]] == [(194.4, 165.4), (408.0, 407.1)]
 assert rounded["train", (8, 0, "e2")] == (431.3, 422.9, 420.9)
 assert rounded["test", (8, 0, "e2")] == (430.3, 424.4, 424.0)
 deep = 8, 2, "e2"
@@ -297,7 +300,13 @@ for at, split in enumerate(text_table.SPLITS):
     assert low < min(below) < max(below) < high
     assert least < min(lowest) < max(lowest) < most
 tried = {row.cell for row in misses} & {cell for _, cell in whole}
-assert tried == {(64, 0, "e2"), one, second, deep}  # the second is nearer, and still a miss
+assert tried == {(16, 2, "e1"), (64, 0, "e2"), one, second, deep}  # the second is nearer, and still a miss
+met = {
+    cell
+    for cell in tried
+    if all(text_table.verdict(own, paper["train", cell]) != "miss" for own in whole["train", cell][1])
+}
+assert met == tried - {second}
 for record in stored[deep]:  # ReLUs stand still there
     early = min(so_far(record, epochs)[0] for epochs in range(12, 505, 12))
     print(
@@ -470,7 +479,7 @@ he_settings = text_table.settings((16, 2, "e1")) | {"first_weights": "he", "epoc
 (by_he,) = records.load(text.STEM, seed=0, **he_settings)
 more_he = [row for s in (1, 2) for row in records.load(text.STEM, seed=s, **(he_settings | {"epochs": 400}))]
 by_leaky_settings = he_settings | {"first_weights": "torch", "activation": "leaky_relu"}
-(by_leaky,) = records.load(text.STEM, seed=0, **by_leaky_settings)
+(by_leaky,) = records.load(text.STEM, seed=0, **(by_leaky_settings | {"epochs_many": 500}))
 
 
 def hundreds(record: records.Record) -> list[float]:
@@ -495,7 +504,7 @@ lows = {
         for r in stored[16, 2, "e1"]
     ],
     "He": [by_he.metrics["nelbo_train"]],
-    "leaky": [by_leaky.metrics["nelbo_train"]],
+    "leaky": [min(n for e, n in zip(by_leaky.curve["epoch"], by_leaky.curve["nelbo_train"], strict=True) if e <= 1000)],
 }
 for name, low in lows.items():
     print(f"lowest, {name}: {', '.join(f'{nats:.1f}' for nats in low)}")
@@ -504,9 +513,9 @@ print(f"silent in the decoder after them: He {silent['He']:.1%}, leaky {silent['
 print(f"lowest on test: He {by_he.metrics['nelbo_test']:.1f}, print {paper['test', (16, 2, 'e1')]:.0f}")
 assert all(o < h < min(s[at] for s in seeds) for at, (h, o) in enumerate(zip(he, own, strict=True)) if at >= 2)
 last = [s[-1] for s in seeds]
-assert [round(nats, 1) for nats in (min(last), max(last), he[-1], own[-1])] == [213.3, 224.5, 205.2, 192.4]
+assert [round(nats, 1) for nats in (min(last), max(last), he[-1], own[-1])] == [213.3, 224.5, 205.2, 194.3]
 lowest = (min(lows["seeds"]), max(lows["seeds"]), *lows["He"], *lows["leaky"])
-assert [round(nats, 1) for nats in lowest] == [210.5, 222.3, 199.9, 190.3]
+assert [round(nats, 1) for nats in lowest] == [210.5, 222.3, 199.9, 191.0]
 assert 0.09 < silent["He"] < 0.1
 for r in more_he:
     print(f"He, seed {r.config['seed']}, silent after 400: {r.metrics['silent_decoder_last']:.1%}, ", end="")
@@ -517,7 +526,7 @@ assert at_400 == [[272.6, 259.6, 263.6], [254.5, 270.3, 261.8]]
 (again_leaky,) = records.load(text.STEM, seed=1, **(by_leaky_settings | {"epochs": 400}))
 at_400_leaky = [round(medians[3], 1) for medians in (own, hundreds(again_leaky))]
 print(f"leaky, seeds 0 and 1, epochs 301 to 400: {at_400_leaky[0]}, {at_400_leaky[1]}")
-assert at_400_leaky == [245.7, 251.0]
+assert at_400_leaky == [248.6, 251.0]
 assert max(at_400_leaky) < min(min(values) for values in at_400)
 assert round(again_leaky.metrics["silent_decoder_last"], 3) == 0.002
 assert [round(hundreds(r)[-1], 1) for r in usual] == [224.5, 213.3, 216.8]
@@ -537,7 +546,7 @@ kept = 1 - statistics.fmean(r.metrics["silent_decoder_last"] for r in (by_he, *m
 worth = kept * (statistics.mean(at_400[0]) - own[3])
 print(f"He keeps {kept:.0%} of what is silent; as much of the leaky run's gain: {worth:.1f} nats")
 assert round(kept, 1) == 0.4
-assert round(worth) == 7
+assert round(worth) == 6
 assert abs(by_he.metrics["nelbo_test"] - paper["test", (16, 2, "e1")]) < 0.5
 
 # %% [markdown]
@@ -627,6 +636,7 @@ assert on_page[two_e2] == {
     "he_leaky": (216.7, 66.5, 5.0, 10, 24),
 }
 assert [round(100 * gains[cell, "leaky_first"][2]) for cell in (two_e1, two_e2)] == [94, 65]
+assert round(gains[two_e2, "recycled"][2], 2) == 0.26
 assert [sorted(silent) for silent in around[two_e1, LAYERS[3]]] == [[12, 12, 13], [13, 14, 16]]
 
 
@@ -742,7 +752,7 @@ end_of_three = {
     for cell, kinds in whole_cells.items()
 }
 assert end_of_three == {
-    two_e1: {"recycled": [271.8], "relu": [291.1, 283.3, 286.8], "leaky": [269.8, 277.1]},
+    two_e1: {"recycled": [271.8], "relu": [291.1, 283.3, 286.8], "leaky": [268.8, 277.1]},
     (8, 2, "e2"): {"recycled": [408.0], "relu": [405.8, 403.5], "leaky": [391.5]},
     two_e2: {"he_relu": [344.3], "he_recycled": [329.1], "relu": [354.1, 362.0], "leaky": [327.3]},
 }
@@ -777,7 +787,7 @@ for cell in (two_e1, two_e2):
     assert max(on_test) - min(on_test) < 2
 assert max(share for share in silence([e2_anew]) if share is not None) < 0.04
 
-# %% mystnb={"figure": {"name": "own-text-slope-figure", "caption": "Small trainings behind two hidden layers: training NELBO by kind of hidden unit, medians of ten epochs, mean over the seeds; the bands are from the lowest to the highest seed. The line marks epoch 100, after which the slope is taken away or given. In the last panel first weights are by He's law."}, "image": {"alt": "Three panels. 16 bits, e1: all fall from above 300 nats to means between 123 and 135, ReLUs ending highest, the other kinds below them and close together. 32 bits, e2: all stay near 322 at first; leaky units leave that first and fall to about 224, those leaky at first to about 245, leaky later from epoch 110 on to 236, ReLUs drawn anew leave late and fall to about 262, ReLUs leave as late, flatten out and end at 281. 32 bits, e2, first weights by He's law: all leave after some forty epochs; ReLUs flatten out and end near 260, leaky units and ReLUs drawn anew fall together to 214 and 219."}}
+# %% mystnb={"figure": {"name": "own-text-slope-figure", "caption": "Small trainings behind two hidden layers, each panel with a range of its own: training NELBO by kind of hidden unit, medians of ten epochs, mean over the seeds; the bands are from the lowest to the highest seed. The line marks epoch 100, after which the slope is taken away or given. In the last panel first weights are by He's law."}, "image": {"alt": "Three panels. 16 bits, e1: all fall from above 300 nats to means between 123 and 135, ReLUs ending highest, the other kinds below them and close together. 32 bits, e2: all stay near 322 at first; leaky units leave that first and fall to about 224, those leaky at first to about 245, leaky later from epoch 110 on to 236, ReLUs drawn anew leave late and fall to about 262, ReLUs leave as late, flatten out and end at 281. 32 bits, e2, first weights by He's law: all leave after some forty epochs; ReLUs flatten out and end near 260, leaky units and ReLUs drawn anew fall together to 214 and 219."}}
 SHOWN = {
     "relu": "ReLUs",
     "leaky": "leaky",

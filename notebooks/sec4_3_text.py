@@ -41,7 +41,7 @@ import torch
 
 from efvae import records, scoreboard, text_claims, text_table
 from efvae.data import synthetic
-from efvae.experiments import text, text_rbm, text_words
+from efvae.experiments import text, text_words
 from efvae.families import all_bits
 from efvae.plots import text as plots
 from efvae.plots.text_codes import precision
@@ -616,10 +616,13 @@ for name, pairs in compared.items():
 # - *epoch*: the one with the lowest test NELBO; *test rises by*: how much higher it is after the last one.
 # - *train lower by*: how much lower the training NELBO is than with the linear decoder of the same bits and encoder.
 # - *KL*: on test, at that epoch and after the last one.
-# - *told*, *idle*: what the bits tell of the test documents, and those that tell less than a tenth of a nat, of the model at that epoch.
+# - *told*, *idle*: what the bits tell of the test documents ({eq}`own-bit-information`), and those that tell less than a tenth of a nat, of the model at that epoch; of the idle ones also the fewest and the most of a run.
 
 # %% tags=["hide-input"]
-print("bits encoder layers  epoch  test rises by  train lower by  KL there, last  told  idle")
+print("bits encoder layers  epoch  test rises by  train lower by  KL there, last  told  idle  runs")
+idle_runs = {cell: text_table.values(found, "idle_bits_test") for cell, found in stored.items()}
+assert {extreme(idle_runs[64, d, "e2"]) for extreme, d in itertools.product((min, max), (1, 2))} >= {3, 11}
+assert all(3 <= idle <= 11 for d in (1, 2) for idle in idle_runs[64, d, "e2"])
 change: dict[str, list[float]] = {encoder: [] for encoder in text.ENCODERS}
 for m, encoder, depth in itertools.product(text_table.BITS, text.ENCODERS, text_table.DEPTHS):
     linear = {record.config["seed"]: record for record in stored[m, 0, encoder]}
@@ -645,7 +648,11 @@ for m, encoder, depth in itertools.product(text_table.BITS, text.ENCODERS, text_
                 tenth = len(curve) // 10
                 assert statistics.median(curve[-tenth:]) < statistics.median(curve[-2 * tenth : -tenth]) - 1
     *shown, differs = map(statistics.fmean, zip(*lines, strict=True))
-    print(f"{m:4} {encoder:>7} {depth:6} " + "{:6.0f} {:14.1f} {:15.1f} {:9.2f} {:6.2f} {:5.2f} {:5.1f}".format(*shown))
+    print(
+        f"{m:4} {encoder:>7} {depth:6} " + "{:6.0f} {:14.1f} {:15.1f} {:9.2f} {:6.2f} {:5.2f} {:5.1f}".format(*shown),
+        end="",
+    )
+    print("  {:.0f}-{:.0f}".format(*(extreme(idle_runs[m, depth, encoder]) for extreme in (min, max))))
     if depth:
         change[encoder].append(differs)
         less_told = statistics.fmean(
@@ -846,23 +853,8 @@ for m in text_table.BITS:  # counts before frequencies, with each seed
 # %% [markdown]
 # ### Against a decoder fitted without an encoder
 #
-# The linear decoder fitted by its exact likelihood, from stored runs: $-\log p(x \mid l)$ relative to the saturated model, lowest over the epochs. No training NELBO of a linear decoder with as many bits can
-# be lower than the best value under uniform bits, which a run here approaches from above.
-
-# %%
-direct: dict[tuple, list[records.Record]] = {}
-for record in records.load(text_rbm.STEM, corpus="20news", vocabulary=10000, batch_size=256, held_out=0):
-    settings = ("prior", "bits", "epochs", "learning_rate")
-    direct.setdefault(tuple(record.config[key] for key in settings), []).append(record)
-for (prior, m, passes, rate), found in sorted(direct.items()):
-    print(f"{m} bits, prior {prior}, {passes} epochs at {rate:g}, {len(found)} seeds")
-    for split in ("train", "test"):
-        low, base = (text_table.values(found, f"nll_{split}{end}") for end in ("", "_base"))
-        print(f"  {split:5} {number(low, '6.1f')}, with base measure {number(base, '6.1f')}")
-if not direct:
-    print("open: no stored run yet")
-
-# %% [markdown]
+# No training NELBO of a linear decoder can be lower than the negative log-likelihood of the best one with as many bits, under uniform bits. That one is fitted by its exact likelihood, without an encoder, and a run comes near it from above ({ref}`list of the runs <sec-4-3-optima-lab>`).
+#
 # So the NELBO of a stored run with a linear decoder is made of three parts:
 #
 # - what is left when this decoder is fitted by its likelihood;
@@ -873,9 +865,10 @@ if not direct:
 # direct fit of these, lost likelihood and gap together.
 
 # %% mystnb={"figure": {"name": "own-text-lost", "caption": "Stored runs on 20 Newsgroups, test documents, linear decoder, as far as there are both a run with an encoder and a direct fit under uniform bits: what the ELBO lacks to the log-likelihood of the direct fit. With 8 bits the gap is exact, with 16 its parts are of 500 documents."}, "image": {"alt": "Stacked bars for the encoders, one panel for 8 bits and one for 16. The likelihood lost against the direct fit is the larger part, the gap the smaller one, but for e3 with 16 bits. Nearly all of the gap is amortization."}}
+direct = text_table.direct_fits()
 lost: dict[str, dict] = {}
 for (m, depth, encoder), found in stored.items():
-    fits = [record for key, group in direct.items() if key[:2] == ("uniform", m) for record in group]
+    fits = direct.get(("uniform", m), [])
     likelihood, *gap = (
         text_table.values(found, metric)
         for metric in ("log_likelihood_test", "gap_family_test", "gap_amortization_test")
@@ -904,9 +897,7 @@ over_linear: dict[str, list[float]] = {}
 for encoder in text.ENCODERS:
     over_linear[encoder] = [
         statistics.fmean(text_table.values(stored[m, depth, encoder], "log_likelihood_test"))
-        + min(
-            v for key, fits in direct.items() if key[:2] == ("uniform", m) for v in text_table.values(fits, "nll_test")
-        )
+        + min(text_table.values(direct["uniform", m], "nll_test"))
         for m, depth in itertools.product((8, 16), (1, 2))
     ]
     print(f"  {encoder}: 8 bits {'{:+.1f} {:+.1f}, 16 bits {:+.1f} {:+.1f}'.format(*over_linear[encoder])}")

@@ -62,8 +62,11 @@ def test_training_curves_are_told_apart_by_markers_too():
 
 def test_values_are_drawn_by_rate_with_a_level_across():
     values = {"e1": {0.1: [2.0, 4.0], 0.01: [1.0]}, "e3": {0.01: [5.0]}}
-    figure = text.by_rate({"one": values, "two": {"e1": {0.01: [7.0]}}}, ("fit", 0.5))
+    figure = text.by_rate({"one": values, "two": {"e2": {0.01: [7.0]}}}, ("fit", 0.5), most=6.0)
     one, two = figure.axes
+    assert one.get_ylim()[1] == 6.0
+    (legend,) = figure.legends
+    assert {entry.get_text() for entry in legend.get_texts()} == {"e1", "e2", "e3", "fit"}  # of all panels
     lines = drawn(one)
     assert lines["e1"] == ([0.01, 0.1], [1.0, 3.0])
     assert lines["e3"] == ([0.01], [5.0])

@@ -116,12 +116,17 @@ def parts(panels: Mapping[str, Mapping[str, Mapping[str, float]]], ylabel: str) 
     return figure
 
 
-def by_rate(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], level: tuple[str, float]) -> Figure:
+def by_rate(
+    panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
+    level: tuple[str, float],
+    most: float | None = None,
+) -> Figure:
     """Training NELBO against the learning rate, by encoder: means over the seeds, and single seeds as ticks.
 
     Args:
         panels: by title, encoder and rate, of each seed the value in nats a document.
         level: name and height of a line across all panels.
+        most: upper end of the range, None for that of the values.
 
     Own: own-idle-bits
     """
@@ -131,17 +136,17 @@ def by_rate(panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
             rates = sorted(values)
             means = [sum(values[rate]) / len(values[rate]) for rate in rates]
             style: dict[str, Any] = {"color": _COLOURS[encoder], "marker": _MARKERS[encoder]}
-            ax.plot(rates, means, label=encoder, markersize=6, linewidth=1.5, **style)
+            ax.plot(rates, means, label=encoder, markersize=6, markerfacecolor="white", linewidth=1.5, **style)
             seeds = [(rate, value) for rate in rates if len(values[rate]) > 1 for value in values[rate]]
             if seeds:
-                ax.plot(*zip(*seeds, strict=True), linestyle="none", marker="_", markersize=9, color=_COLOURS[encoder])
+                tick: dict[str, Any] = {"marker": "_", "markersize": 12, "color": _COLOURS[encoder], "zorder": 3}
+                ax.plot(*zip(*seeds, strict=True), linestyle="none", **tick)
         ax.axhline(level[1], color="0.4", linestyle="dotted", label=level[0])
         ax.set(title=title, xlabel="learning rate", xscale="log")
         ax.title.set_fontsize(10)
-    axes[0].set_ylabel("training NELBO, saturated [nats a document]")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5, frameon=False
-    )
+    axes[0].set(ylabel="training NELBO, saturated [nats a document]", ylim=(None, most))
+    named = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=4, fontsize=8.5, frameon=False)
     return figure
 
 
