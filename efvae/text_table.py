@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efvae.experiments import text_rbm
 from efvae.experiments.text import STEM, Config
 from efvae.records import Record, config_dict, load
 from efvae.scoreboard import SEEDS_FOR_SPREAD, targets
@@ -103,25 +102,23 @@ def cells_of(root: Path | None = None) -> dict[Cell, list[Record]]:
     return found
 
 
-def direct_fits(root: Path | None = None) -> dict[tuple[str, int], list[Record]]:
-    """Records of linear decoders of the table's size that were fitted by their exact likelihood, without an encoder.
+def direct_fits(fits: Iterable[Record]) -> dict[tuple[str, int], list[Record]]:
+    """Linear decoders of the table's size that were fitted by their exact likelihood, without an encoder.
 
     Args:
-        root: the folder of results, by default ``results_root()``.
+        fits: records of :mod:`efvae.experiments.text_rbm`.
 
     Returns:
-        By prior and bits, in the order of epochs, rate and seed.
-
-    Raises:
-        RecordError: a corrupt record.
+        Those of them, by prior and bits, in the order of epochs, rate and seed.
 
     Own: own-not-the-optimum
     """
     found: dict[tuple[str, int], list[Record]] = {}
     size = {"corpus": "20news", "vocabulary": Config().vocabulary, "batch_size": Config().batch_size, "held_out": 0}
     settings = ("prior", "bits", "epochs", "learning_rate", "seed")
-    for record in sorted(load(text_rbm.STEM, root, **size), key=lambda r: [r.config[name] for name in settings]):
-        found.setdefault((record.config["prior"], record.config["bits"]), []).append(record)
+    for record in sorted(fits, key=lambda r: [r.config[name] for name in settings]):
+        if all(record.config[name] == value for name, value in size.items()):
+            found.setdefault((record.config["prior"], record.config["bits"]), []).append(record)
     return found
 
 

@@ -182,7 +182,7 @@ SIZE = {
     name: protocol[name]
     for name in ("corpus", "vocabulary", "width", "batch_size", "clip", "activation", "first_weights")
 }
-direct = text_table.direct_fits()
+direct = text_table.direct_fits(records.load(text_rbm.STEM))
 for (prior, m), fits in direct.items():
     for (passes, rate), group in itertools.groupby(fits, lambda r: (r.config["epochs"], r.config["learning_rate"])):
         found = list(group)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from efvae import records, scoreboard, text_claims, text_table
+from efvae.experiments import text_rbm
 from efvae.experiments.text import STEM
 from efvae.text_claims import CLAIMS, compare
 from efvae.text_table import Entry, cells_of, entries, printed, verdict, where
@@ -43,6 +44,24 @@ def test_rows_of_the_scoreboard_ask_for_the_whole_training():
     assert len(cells) == 36
     assert full == {(where(cell), metric) for cell in cells for metric in ("nelbo_train", "nelbo_test")}
     assert all("epochs=1000;epochs_many=500;samples_many=10;" in asked for asked, _ in full)
+
+
+def test_fits_without_an_encoder_are_taken_by_prior_and_bits_if_of_the_size_of_the_table():
+    def fit(**changes) -> records.Record:
+        config = dataclasses.replace(text_rbm.Config(bits=8, prior="own", vocabulary=10000), **changes)
+        return records.make(text_rbm.STEM, config, {"nll_test": 1.0}, {}, seconds=0)
+
+    wanted = [fit(seed=1), fit(seed=0), fit(seed=0, prior="uniform"), fit(seed=2, epochs=text_rbm.Config().epochs - 1)]
+    others = [fit(vocabulary=300), fit(batch_size=32), fit(held_out=100), fit(corpus="curved")]
+    found = text_table.direct_fits([*others, *wanted])
+    assert set(found) == {("own", 8), ("uniform", 8)}
+    assert [r.config["seed"] for r in found["own", 8]] == [2, 0, 1]  # epochs before seeds
+
+
+def test_a_record_tells_its_cell(tmp_path):
+    for cell in ((8, 0, "e1"), (64, 2, "e3")):
+        store(tmp_path, cell, 1, 1)
+        assert text_table.cell_of(cells_of(tmp_path)[cell][0]) == cell
 
 
 def test_a_filter_finds_the_records_of_a_cell_and_nothing_else(tmp_path):
