@@ -42,7 +42,12 @@ class Reader:
         self.asked: list[str] = []
         self.failed: list[str] = []
         self.context.on("request", lambda request: self.asked.append(request.url))
-        self.context.on("requestfailed", lambda request: self.failed.append(request.url))
+        self.context.on("requestfailed", self._fails)
+
+    def _fails(self, request: Any) -> None:
+        # pictures that come in late are cancelled when the next page is opened; a missing one is ERR_FILE_NOT_FOUND
+        if request.failure != "net::ERR_ABORTED":
+            self.failed.append(f"{request.url}: {request.failure}")
 
     def open(self, name: str) -> Any:
         self.page.goto(f"file://{self.book}/{name}", wait_until="load")
