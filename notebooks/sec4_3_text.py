@@ -725,6 +725,22 @@ second_order = sorted(
 print(f"family part over half of own²: median {statistics.median(second_order):.1f} of {len(second_order)} runs,")
 print(f"from {second_order[0]:.1f} to {second_order[-1]:.1f}: the expansion tells the order of magnitude")
 assert 1 < statistics.median(second_order) < 5
+gap_of = {
+    cell: statistics.fmean(text_table.values(found, "gap_test") or text_table.values(found, "gap_ais_test"))
+    for cell, found in stored.items()
+    if found
+}
+for deep, kind, bounds in ((False, "a linear decoder", (2, 19)), (True, "hidden layers", (11, 28))):
+    gaps = [gap for (m, depth, _), gap in gap_of.items() if m <= 16 and (depth > 0) == deep]
+    print(f"gap with 8 and 16 bits behind {kind}: {min(gaps):.1f} to {max(gaps):.1f}")
+    assert bounds[0] - 0.5 < min(gaps) < max(gaps) < bounds[1] + 0.5
+larger = {
+    (m, encoder): all(gap_of[m, depth, encoder] > gap_of[m, 0, encoder] for depth in (1, 2))
+    for m, encoder in itertools.product(text_table.BITS, text.ENCODERS)
+}
+not_larger = ", ".join(f"{encoder} with {m}" for (m, encoder), is_so in larger.items() if not is_so)
+print(f"larger behind one layer and two than behind none, but for {not_larger} bits")
+assert {key for key, is_so in larger.items() if not is_so} == {(32, "e3"), (64, "e2"), (64, "e3")}
 for record in records.load(text_words.STEM):
     for label, metric in (("raw counts", "counts"), ("tf-idf", "tf_idf")):
         print(f"precision of the words, {label:13} {record.metrics[f'precision_at_100_{metric}']:.3f}")
@@ -948,6 +964,10 @@ for record in records.load("benchmark_text_epoch"):
     else:
         print(f"  usual {m['nelbo_usual']:.1f}, ours {m['nelbo_fast']:.1f}, difference / standard error {m['z']:+.1f}")
         assert abs(m["z"]) < 2
+assert 7 < epochs["bfloat16", "depth-0"]["ratio"] < 8
+for part in ("depth-1", "depth-2"):
+    assert 1.8 < epochs["bfloat16", part]["ratio"] < 2.1
+    assert 1.3 < epochs["bfloat16", part]["fast_over_floor"] < 1.45
 
 print("\nmean epoch of the protocol, 1000 with one pair and 500 with ten, linear decoder")
 for rounded in sorted({key for key, part in epochs if part == "depth-0-ten"}):
@@ -1020,7 +1040,7 @@ assert min(entropies["e1", 32]) > 4
 # %% [markdown]
 # ## What is open
 #
-# Of the table; what else is open stands on the scoreboard, with commands. Seeds: a standard deviation needs three. Cells are trained, or taken up again where they were killed, by one command; records that are there are not computed again.
+# Seeds: a standard deviation needs three. The cells without are trained, or taken up again where they were killed, by one command; records that are there are not computed again. The {doc}`../book/scoreboard` has all that is open of the table, and one sweep for what of it wants a GPU.
 
 # %%
 few = [cell for cell, found in stored.items() if len(found) < scoreboard.SEEDS_FOR_SPREAD]

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from efvae import records, sweep, text_table
+from efvae.experiments import text, text_slope
+from efvae.records.command import config_kinds, read_value
 from tools import open_work, pages, paper_map
 from tools.paper_map import ROOT, Item, Pointers
 
@@ -72,9 +74,9 @@ def checkout(folder: Path, **files: str) -> Path:
     """A small project with one group of two items."""
     rows = [{"id": "eq-1", "title": "one", "status": "open"}, {"id": "fig-1", "title": "fig", "status": "open"}]
     contents = {"book/paper_map.yml": yaml.safe_dump({"groups": [{"title": "G", "page": "p", "items": rows}]})}
-    for name, text in (contents | files).items():
+    for name, content in (contents | files).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(content)
     return folder
 
 
@@ -171,7 +173,7 @@ def test_pages_name_every_item_and_every_number(tmp_path):
     assert text[0].startswith("| 0 | 8 | 423 / ")  # test, e1
 
 
-def test_what_is_open_in_table_2_is_named_with_commands_that_are_understood():
+def test_what_is_open_in_table_2_is_named_and_one_sweep_completes_it():
     told = "\n".join(open_work.section(ROOT / "results"))
     cells = text_table.cells_of()
     few = [cell for cell, found in cells.items() if len(found) < 3]
@@ -180,20 +182,29 @@ def test_what_is_open_in_table_2_is_named_with_commands_that_are_understood():
     assert sum(line.startswith("| ") and line[2].isdigit() for line in told.splitlines()) == len(missed)
     for row in missed:
         assert f"{row.paper:.0f} | {row.ours:.1f} |" in told
-    commands = [line for line in told.replace("\\\n", "").splitlines() if line.startswith("efvae sweep ")]
-    covered = []
-    for command in commands:
-        words = command.split()
-        grid = dict(word.split("=") for word in words[words.index("--grid") + 1 :])
-        cells_here = sweep.cells_of(
-            sweep.experiment(words[2]), [{key: value.split(",") for key, value in grid.items()}]
-        )
-        covered += [cell.config for cell in cells_here]
-    assert len(commands) == 5
-    for cell in few:
-        assert text_table.config(cell, 2) in covered
-    for row in missed:
-        assert dataclasses.replace(text_table.config(row.cell), activation="leaky_relu") in covered
+    (command,) = [line.split() for line in told.splitlines() if line.startswith("efvae sweep ")]
+    assert command[2] == open_work.SWEEP
+    planned = open_work.planned()
+    changed = ({"activation": "leaky_relu"}, {"held_out": 1000}, {"estimator": "disarm"})
+    wanted = {text_table.config(cell, seed) for cell in cells for seed in range(3)} | {
+        text.needed(dataclasses.replace(text_table.config(cell), **change)) for cell in cells for change in changed
+    }
+    assert set(planned) == wanted
+    recorded = [record.config for record in records.load(text.STEM)]
+    left = [config for config in planned if records.config_dict(config) not in recorded]
+    assert f"{len(left)} of {len(planned)} trainings" in told
+    assert all("H200" in cells[cell][0].provenance["device"] for cell in cells)  # whose minutes are told
+
+
+def test_the_trainings_beyond_the_sweep_are_understood():
+    words = open_work.BEYOND.split("efvae.experiments.text_slope ")[1].split("```")[0].replace("\\\n", "").split()
+    values = dict(word.split("=") for word in words)
+    kinds = config_kinds(text_slope.Config)
+    config = text_slope.Config(**{key: read_value(key, value, kinds) for key, value in values.items()})
+    assert (config.every, config.epochs, config.epochs_many) == (1, text.Config().epochs, text.Config().epochs_many)
+    for option in ("first_weights=he", "batch_size=64", "precision=float32", "clip=100"):
+        assert f"`{option}`" in open_work.BEYOND
+        sweep.cells_of(sweep.experiment(text.STEM), [{}], ["bits=16", "encoder=e1", "d_hidden=2", option])
 
 
 def test_a_closed_row_links_what_was_found(monkeypatch):
