@@ -33,8 +33,9 @@ MISSED = """\
 table above is stricter: its tolerance is less than that of each number. Of the {tried} that were trained to the end
 with {{ref}}`leaky hidden units <own-text-units>`, which are not the paper's, {met} are met. {{ref}}`Small trainings
 <own-text-slope>` of two cells suggest one reason why such units help: ReLUs fall silent in the first epochs. With e1,
-to undo that is worth about as much as a slope; with e2 and larger first weights than usual most of it, with the usual
-ones a gain is not told. Why the paper's values are lower, with ReLUs, is not known.
+to undo that is worth about as much as a slope, and with 16 bits it {{ref}}`meets the print <own-text-anew>`; with e2 and
+larger first weights than usual it is worth most of a slope, with the usual ones a gain is not told. Why the paper's
+values are lower, with ReLUs, is not known.
 """
 UNMEASURED = """\
 **On a GPU** three things have not been measured: what cells cost together and one after the other (on a CPU they are
