@@ -45,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words, by default those of the command line.
 
     Returns:
-        The exit code: 0 done, 1 it ran and something failed, 2 bad input, no room on the disk or a package that is not
-        installed, 130 interrupted, 141, as of a program that SIGPIPE ended, if nobody reads the output.
+        The exit code: 0 done, 1 it ran and something failed, 2 bad input, no room on the disk (in a sweep: for a cell,
+        whatever came of the others) or a package that is not installed, 130 interrupted, 141, as of a program that
+        SIGPIPE ended, if nobody reads the output.
 
     Own: own-run
     """

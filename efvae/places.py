@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["expanded", "mend", "probe", "share", "write_atomically"]
+__all__ = ["expanded", "is_full", "mend", "probe", "share", "write_atomically"]
 
 _MASK = os.umask(0)  # can only be read by setting it, which is for all threads: so once
 os.umask(_MASK)
@@ -57,17 +57,27 @@ def probe(folder: Path) -> None:
             return
 
 
+def is_full(error: BaseException | str) -> bool:
+    """Whether a write failed since the disk, a quota or a limit of the size of files is full.
+
+    Args:
+        error: what was raised, or what is left of it in words.
+
+    Own: own-records
+    """
+    return getattr(error, "errno", None) in NO_ROOM or any(os.strerror(code) in str(error) for code in NO_ROOM)
+
+
 def mend(error: BaseException, otherwise: str = "name a folder that can be written") -> str:
     """What to do after a failed write, a clause for the end of a message.
 
     Args:
         error: what was raised.
-        otherwise: what to do unless the disk, a quota or a limit of the size of files is full.
+        otherwise: what to do unless there is no room, see :func:`is_full`.
 
     Own: own-records
     """
-    full = getattr(error, "errno", None) in NO_ROOM or any(os.strerror(code) in str(error) for code in NO_ROOM)
-    return "free some space" if full else otherwise
+    return "free some space" if is_full(error) else otherwise
 
 
 def share(path: Path) -> None:

@@ -172,7 +172,7 @@ def _heal(trial: Trial, folder: Path, cells: int = 3) -> None:
 def full_disk(folder: Path) -> Trial:
     """The disk has no room for the records of some cells."""
     trial = Trial()
-    _run(trial, folder, [*GRID[:-1], "seed=3", "entries=2000"], code=1, show="cannot write", EFVAE_FAULTS="full-disk")
+    _run(trial, folder, [*GRID[:-1], "seed=3", "entries=2000"], code=2, show="cannot write", EFVAE_FAULTS="full-disk")
     _heal(trial, folder)
     return trial
 

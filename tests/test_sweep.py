@@ -527,7 +527,7 @@ def test_a_device_is_handed_on_or_refused(tmp_path, monkeypatch, capsys):
         raise OSError(28, "No space left on device", str(log))  # far enough
 
     monkeypatch.setattr("efvae.sweep.pool.start", start)
-    assert efvae_("sweep", *text, "--device", "auto") == 1
+    assert efvae_("sweep", *text, "--device", "auto") == 2
     assert asked == ["cuda" if torch.cuda.is_available() else "cpu"]
 
 

@@ -7,12 +7,16 @@ it does when there is no space.
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,9 +27,9 @@ from efvae import cli, records
 from efvae.checkpoint import load_checkpoint, save_checkpoint
 from efvae.experiments import artificial
 from efvae.records import RecordError
-from efvae.sweep import Options, cells_of, experiment, plan, pool, run, worker
+from efvae.sweep import Options, Outcome, cells_of, command, experiment, plan, pool, run, worker
 from tests import faults
-from tests.sweeps import FAULTY, ROOT, SITE, full_disk, left_behind, recorded, start, sweep
+from tests.sweeps import FAULTY, ROOT, SITE, environment, full_disk, left_behind, recorded, start, sweep
 
 TINY = artificial.Config(pretrain_steps=200, joint_steps=200, batch_size=8, width=4)
 
@@ -159,13 +163,92 @@ def test_what_a_killed_sweep_computed_is_taken_over_by_the_one_that_waits(tmp_pa
 def test_a_record_that_finds_no_room_is_one_line_and_the_rest_is_kept(tmp_path):
     words = [FAULTY, "--grid", "seed=0:2", "entries=0,2000"]
     code, told, errors = sweep(tmp_path, *words, EFVAE_FAULTS="full-disk")
-    assert (code, errors, last(told)) == (1, "", "2 done, 0 skipped, 2 failed")
+    assert (code, last(told)) == (2, "2 done, 0 skipped, 2 failed")
+    assert errors == (
+        f"efvae: error: no room in {tmp_path / 'results' / FAULTY}: 2 cells have failed; "
+        "free some space and run the same command again, which leaves out what is recorded\n"
+    )
     (line, _) = (line for line in told.splitlines() if line.startswith("failed "))
     assert re.search(r"entries=2000: cannot write .*\.json: File too large; free some space", line)
     assert len(recorded(tmp_path)) == 2
     assert left_behind(tmp_path) == []
     code, told, _ = sweep(tmp_path, *words)  # there is room again
     assert (code, last(told)) == (0, "2 done, 2 skipped, 0 failed")
+
+
+def test_a_cell_without_room_counts_whatever_came_of_the_others(faulty, tmp_path, capsys, monkeypatch):
+    """Its disk has to be mended first, and may be what the others failed of without a word."""
+    full, other = cells_of(experiment(FAULTY), [], ["seed=0:2"])
+    work, reason = tmp_path / "w" / FAULTY, "No space left on device"
+    outcome = Outcome(failed={other.digest: ("the loss is nan", None)})
+    monkeypatch.setattr(command, "run", lambda *_: outcome)
+    words = ["sweep", FAULTY, "--grid", "seed=0:2", "--results", str(tmp_path / "r"), "--work", str(tmp_path / "w")]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == ""
+    outcome.failed[full.digest] = (f"cannot write the checkpoint {work / 'c'}: {reason}; free some space", None)
+    outcome.full.add(full.digest)
+    assert cli.main([*words, "--refresh"]) == 2
+    told = capsys.readouterr()
+    assert f"failed  seed=0: cannot write the checkpoint {work / 'c'}: {reason}" in told.out
+    assert "failed  seed=1: the loss is nan" in told.out
+    assert told.err == (
+        f"efvae: error: no room in {work}: 1 cell has failed; "
+        "free some space and run the same command again, which makes all cells again\n"
+    )
+    outcome.failed[full.digest] = (f"{reason}: '/tmp/scratch'", None)
+    assert cli.main(words) == 2
+    assert f"no room ({reason}: '/tmp/scratch'): 1 cell has failed; free some" in capsys.readouterr().err
+
+
+def test_no_room_is_told_of_a_folder_of_checkpoints_and_by_last_words(faulty, tmp_path, monkeypatch):
+    said, reason = [], "[Errno 28] No space left on device: 'c'"
+
+    def mkdir(path, **how):
+        raise OSError(28, "No space left on device", "c")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", mkdir)
+        compute = functools.partial(worker._compute, tmp_path / "c", lambda _: pytest.fail("computed"), TINY)
+        worker._settle(artificial, [TINY], compute, tmp_path, lambda **message: said.append(message))
+    assert [(message["reason"], message["full"]) for message in said] == [(reason, True)]
+
+    found = experiment(FAULTY)
+    planned = plan(found, cells_of(found, [], ["seed=0:2"]), tmp_path / "results")
+    sweeping = pool._Sweep(planned, Options(tmp_path / "results", tmp_path / "work"), said.append, said.append)
+    for group, words in zip(planned.missing, (f"ended with code 1: OSError: {reason}", "without a word"), strict=True):
+        ended = SimpleNamespace(group=group, log=None, messages=list, epitaph=lambda words=words: words)
+        sweeping._take_in(ended)
+    assert sweeping.outcome.full == {planned.cells[0].digest}
+    assert set(sweeping.outcome.failed) == {cell.digest for cell in planned.cells}
+
+
+def test_a_sweep_with_nothing_to_do_writes_nothing(faulty, tmp_path, capsys):
+    found, where = experiment(FAULTY), ["--results", str(tmp_path / "r"), "--work", str(tmp_path / "w")]
+    words = ["sweep", FAULTY, *where, "--grid", "seed=0:2"]
+    for cell in cells_of(found, [], ["seed=0:2"]):
+        found.module.run(cell.config, results=tmp_path / "r")
+    stale = tmp_path / "r" / FAULTY / f".{cell.digest}.lock"
+    stale.touch()  # as of a sweep that was killed
+    before = sorted(tmp_path.rglob("*.json"))
+    with full_disk(0):
+        assert cli.main(words) == 0
+    told = capsys.readouterr()
+    assert (told.err, last(told.out)) == ("", "0 done, 2 skipped, 0 failed")
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+    assert not (tmp_path / "w").exists()
+    with full_disk(0):
+        assert "File too large; free some space" in refused(capsys, *where, "--grid", "seed=0:3")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_finds_no_room_is_one_line(tmp_path):
+    words = ["sweep", FAULTY, "--grid", "seed=0", "--results", str(tmp_path / "results"), "--dry-run"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "efvae", *words], env=environment(), stdout=full, stderr=subprocess.PIPE
+        )
+    told = b"efvae: error: cannot write the output: No space left on device; free some space\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path):
@@ -277,7 +360,9 @@ def test_a_checkpoint_of_other_code_or_data_is_not_continued(tmp_path, monkeypat
     said = []
 
     def folder(content: str) -> Path:
-        return worker._checkpoint_folder([content], tmp_path / "c", lambda **m: said.append(m["note"]))
+        found = worker._checkpoint_folder([content], tmp_path / "c", lambda **m: said.append(m["note"]))
+        found.mkdir(parents=True, exist_ok=True)  # as a run does
+        return found
 
     first = folder("a")
     assert folder("a") == first

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from efvae import places
 from efvae.records.origin import results_root
 from efvae.records.record import Record
 from efvae.values import TYPES, nearest, parse, shown
@@ -50,15 +51,15 @@ def main(config_type: type, run: Callable[..., Record], argv: Sequence[str] | No
 
 
 def in_one_line(command: Callable[[], int], prefix: str = "") -> int:
-    """Run a command; that it was interrupted, lacks a package or lost its reader is a line and an exit code.
+    """Run a command; that it was interrupted, lacks a package, room or its reader is a line and an exit code.
 
     Args:
         command: gives its exit code.
         prefix: of the line.
 
     Returns:
-        What the command gave; 2 if an optional package is not installed; 130 after Ctrl-C; 141 if nobody reads the
-        output.
+        What the command gave; 2 if an optional package is not installed or a disk is full, be it that of the output;
+        130 after Ctrl-C; 141 if nobody reads the output.
 
     Own: own-records
     """
@@ -76,6 +77,13 @@ def in_one_line(command: Callable[[], int], prefix: str = "") -> int:
     except BrokenPipeError:
         hush()
         return 141
+    except OSError as error:
+        if error.errno not in places.NO_ROOM:
+            raise
+        hush()  # what could not be told would be tried once more when Python ends
+        where = error.filename or "the output"
+        print(f"{prefix}error: cannot write {where}: {error.strerror}; free some space", file=sys.stderr)
+        return 2
     return code
 
 

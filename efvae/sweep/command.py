@@ -11,13 +11,14 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from efvae.parameters import UsageError
 from efvae.records import results_root
 from efvae.records.command import hush
 from efvae.sweep.grid import Cell, Experiment, cells_of, experiment, read_file
+from efvae.sweep.outcome import Outcome
 from efvae.sweep.plan import Plan, plan
 from efvae.sweep.pool import Options, run
 from efvae.values import shown
@@ -61,7 +62,7 @@ def main(options: argparse.Namespace) -> int:
         The exit code: 0 if every cell is recorded, 1 if some failed.
 
     Raises:
-        UsageError: bad input; nothing has run.
+        UsageError: bad input, and nothing has run; or some cells found no room on a disk, whatever came of the others.
 
     Own: own-sweep
     """
@@ -98,7 +99,19 @@ def main(options: argparse.Namespace) -> int:
         raise
     for line in [*outcome.table(planned), *_kept(how.work / stem / "checkpoints")]:
         _report(line)
+    if outcome.full:
+        raise UsageError(_no_room(outcome, [how.results / stem, how.work / stem], refresh=how.refresh))
     return 1 if outcome.failed else 0
+
+
+def _no_room(outcome: Outcome, folders: Sequence[Path], *, refresh: bool) -> str:
+    """Which of the folders is full, by what the cells say, and what to do."""
+    said = [reason for digest, (reason, _) in outcome.failed.items() if digest in outcome.full]
+    full = [str(folder) for folder in folders if any(str(folder) in reason for reason in said)]
+    where = f"in {' and '.join(full)}" if full else f"({said[0]})"
+    cells = "1 cell has failed" if len(said) == 1 else f"{len(said)} cells have failed"
+    again = "makes all cells again" if refresh else "leaves out what is recorded"
+    return f"no room {where}: {cells}; free some space and run the same command again, which {again}"
 
 
 def _device(found: Experiment, options: argparse.Namespace) -> str:

@@ -21,6 +21,7 @@ class Outcome:
         done: seconds since the start of the sweep.
         skipped: recorded already, or computed by another sweep meanwhile.
         failed: the reason, and the log if there is one.
+        full: those of the failed ones that found no room on a disk.
 
     Own: own-sweep
     """
@@ -28,6 +29,7 @@ class Outcome:
     done: dict[str, float] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     failed: dict[str, tuple[str, Path | None]] = field(default_factory=dict)
+    full: set[str] = field(default_factory=set)
 
     def table(self, plan: Plan) -> list[str]:
         """One line for each cell, and one with the numbers.

@@ -68,7 +68,7 @@ def run(
     tell: Callable[[str], None] = print,
     status: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Compute what a plan says is missing.
+    """Compute what a plan says is missing; if that is nothing, nothing is written, so that a full disk does no harm.
 
     A group that fails, whatever of, is split in two and tried again, until the guilty cell is alone. Cells that another
     sweep computes are waited for.
@@ -85,14 +85,8 @@ def run(
     Own: own-sweep
     """
     sweep = _Sweep(plan, options, tell, status)
-    for folder in (sweep.folder, sweep.work):
-        check_folder(folder)
-    try:
-        sweep.probe()
-        sweep.work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        where = error.filename or sweep.folder
-        raise UsageError(f"cannot write {where}: {error.strerror or error}; {places.mend(error)}") from None
+    if sweep.queue:
+        sweep.prepare()
     try:
         sweep.run()
     finally:
@@ -119,6 +113,17 @@ class _Sweep:
         self.launched: set[str] = set()
         self.met_elsewhere: set[str] = set()
         self.started = self.looked = time.monotonic()
+
+    def prepare(self) -> None:
+        """Make the folders, or say in one line why not."""
+        for folder in (self.folder, self.work):
+            check_folder(folder)
+        try:
+            self.probe()
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            where = error.filename or self.folder
+            raise UsageError(f"cannot write {where}: {error.strerror or error}; {places.mend(error)}") from None
 
     def probe(self) -> None:
         """Refuse a full or read-only folder before an hour of computation, not after it."""
@@ -168,7 +173,8 @@ class _Sweep:
             for lock in locks.values():
                 lock.release()
             where = error.filename or self.folder
-            self._fail(group, f"not started: cannot write {where}: {error.strerror}; {places.mend(error)}", None)
+            reason = f"not started: cannot write {where}: {error.strerror}; {places.mend(error)}"
+            self._fail(group, reason, None, full=places.is_full(error))
             return
         elsewhere = tuple(cell for cell in group.cells if cell.digest not in locks and not self._is_known(cell))
         if elsewhere:
@@ -235,16 +241,17 @@ class _Sweep:
             if "failed" in message:
                 ok = False
                 cells = tuple(unsaid.pop(digest) for digest in message["failed"])
-                self._fail(Group(cells), message["reason"], each.log)
+                self._fail(Group(cells), message["reason"], each.log, full=message["full"])
         if unsaid:
             ok = False
-            self._fail(Group(tuple(unsaid.values())), each.epitaph(), each.log)
+            reason = each.epitaph()
+            self._fail(Group(tuple(unsaid.values())), reason, each.log, full=places.is_full(reason))
         if ok:
             each.log.unlink(missing_ok=True)
             self._tell_total(f"{each.group.label}: done in {duration(now - each.started)}")
         shutil.rmtree(self.work / f"{each.group.key}.refresh", ignore_errors=True)
 
-    def _fail(self, group: Group, reason: str, log: Path | None) -> None:
+    def _fail(self, group: Group, reason: str, log: Path | None, *, full: bool) -> None:
         """Give up a cell; a group that ran is split, since one cell may be guilty for all."""
         if len(group.cells) > 1 and log is not None:
             half = len(group.cells) // 2
@@ -253,6 +260,7 @@ class _Sweep:
             return
         for cell in group.cells:
             self.outcome.failed[cell.digest] = (reason, log)
+        self.outcome.full |= {cell.digest for cell in group.cells if full}
         self._tell_total(f"{group.label}: failed: {reason}" + (f" (log: {log})" if log else ""))
 
     def _tell_total(self, line: str) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from efvae import places
 from efvae.parameters import one_line
 from efvae.records import Record, config_dict, config_hash, read, same
 from efvae.records.command import lacking, out_of_memory
@@ -68,7 +69,7 @@ def main() -> int:
     run = module.run_together if together else module.run
     taken = {name: value for name, value in offered.items() if name in inspect.signature(run).parameters}
     for batch in [configs] if together else [[config] for config in configs]:
-        compute = partial(run, batch if together else batch[0], **taken)
+        compute = partial(_compute, folder, run, batch if together else batch[0], **taken)
         _settle(module, batch, compute, Path(request["results"]), tell)
     return 0
 
@@ -90,9 +91,15 @@ def _settle(module: ModuleType, batch: Sequence[object], compute: Callable[[], A
     except Exception as error:  # whatever it is, it is this batch's own
         with contextlib.suppress(OSError):  # the disk may be full
             traceback.print_exc()
-        tell(failed=digests, reason=_reason(error))
+        tell(failed=digests, reason=_reason(error), full=places.is_full(error))
     else:
         tell(done=digests)
+
+
+def _compute(folder: Path, run: Callable[..., Any], what: object, **taken: object) -> Any:
+    """Run, with a folder of checkpoints: that there is no room for one is a reason like others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return run(what, **taken)
 
 
 def _past_damage(compute: Callable[[], Any], tell: Tell) -> Any:
@@ -128,7 +135,6 @@ def _checkpoint_folder(data: Sequence[str | None], root: Path, tell: Tell) -> Pa
     others = [other.name for other in root.glob("*")] if root.is_dir() else []
     if others and not folder.is_dir():
         tell(note=f"checkpoints of other code or data in {root} are not used")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
