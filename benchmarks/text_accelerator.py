@@ -6,6 +6,9 @@ once; no other array is taken to stay in the cache, where some of a step with on
 computed once after the training (likelihood, gap, retrieval) is not in it, and not in what was measured: the seconds in
 the stored records of seed 0.
 
+The rates are options, with stated values; ``python -m benchmarks.text_together rates --device cuda`` measures those of
+a device and prints this with them.
+
 ``python -m benchmarks.text_accelerator [--bf16 790] [--tf32 395] [--float32 50] [--memory 4.25]``
 """
 
@@ -14,10 +17,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from efvae import text_table
+import torch
+
+from benchmarks.image_features import timed
+from efvae import devices, text_table
 from efvae.text.model import ENCODERS, LISTED_BITS, WIDTH
 
 WORDS, TRAIN, TEST, BATCH = 10000, 11269, 7505, 256
@@ -28,6 +35,8 @@ COMMANDS = ({"d_hidden": (0,)}, {"d_hidden": (1,)}, {"d_hidden": (2,)})
 BITS = (8, 16, 32, 64)
 #: Drawn codes that cost what a listed one does, where the kernels of rows are: see ``efvae.text.model``.
 LISTING = 8
+#: Times that work is done while its rate is taken, and tables of float32 logits in the copy: more than caches hold.
+OFTEN, COPIED = 100, 5
 #: What the records have to say that they were made on.
 DEVICE = "H200"
 
@@ -156,6 +165,38 @@ def floor(chosen: list[Cell], rates: Cost) -> float:
         ):
             total += epochs * times * sum(parts, Cost()).seconds(rates)
     return total
+
+
+def rates(codes: int, width: int, words: int, rounds: int) -> Cost:
+    """Best ones of the current device: of the three products of so many codes with the last table, and of a copy.
+
+    tf32 is float32 where a device has none. All of the wall, the work done many times; on a CPU of its seconds.
+    """
+    device = devices.current()
+
+    def seconds(*works: Callable[[], object]) -> float:
+        def often(work: Callable[[], object]) -> None:
+            for _ in range(OFTEN):
+                work()
+
+        # the first time warms up, and is not the best
+        return min(timed(lambda work=work: often(work)) for _ in range(rounds + 1) for work in works) / OFTEN
+
+    def product(dtype: torch.dtype, precision: str) -> float:
+        shapes = (codes, width), (words, width), (codes, words)
+        # of random numbers: with constant ones a device draws less power, and is faster
+        h, table, y = (torch.randn(shape, device=device).to(dtype) for shape in shapes)
+        with devices.matmul_precision(precision):
+            return 2.0 * codes * width * words / seconds(lambda: h @ table.t(), lambda: y.t() @ h, lambda: y @ table)
+
+    x = torch.randn(COPIED * codes, words, device=device)
+    y = torch.empty_like(x)
+    return Cost(
+        product(torch.bfloat16, "high"),
+        product(torch.float32, "high"),
+        product(torch.float32, "highest"),
+        2.0 * x.nbytes / seconds(lambda: y.copy_(x)),
+    )
 
 
 def measured(stored: text_table.Cells, depth: int) -> float | None:
