@@ -40,7 +40,12 @@ values are lower, with ReLUs, is not known.
 UNMEASURED = """\
 **On a GPU** three things have not been measured: what cells cost together and one after the other (on a CPU they are
 {ref}`a little cheaper together <own-text-training>`); the rates of the machine, which {ref}`the floor
-<own-accelerator>` assumes; and the minutes of a command by the clock, of which each record has its cell's share.
+<own-accelerator>` assumes; and the minutes of a command by the clock, of which each record has its cell's share. For the
+first two there is a benchmark, not run on a GPU yet; for the third put `time` before the sweep.
+
+```sh
+python -m benchmarks.text_together --device cuda --record
+```
 """
 BEYOND = """\
 **Beyond the sweep**, each some hours of a CPU:
