@@ -33,15 +33,15 @@ MISSED = """\
 table above is stricter: its tolerance is less than that of each number. Of the {tried} that were trained to the end
 with {{ref}}`leaky hidden units <own-text-units>`, which are not the paper's, {met} are met. {{ref}}`Small trainings
 <own-text-slope>` of two cells suggest one reason why such units help: ReLUs fall silent in the first epochs. With e1,
-to undo that is worth about as much as a slope, and with 16 bits it {{ref}}`meets the print <own-text-anew>`; with e2 and
-larger first weights than usual it is worth most of a slope, with the usual ones a gain is not told. Why the paper's
-values are lower, with ReLUs, is not known.
+to undo that is worth about as much as a slope, and with 16 bits it {{ref}}`meets the print <own-text-anew>`; with e2
+and larger first weights than usual it is worth most of a slope, with the usual ones a gain is not told. Why the
+paper's values are lower, with ReLUs, is not known.
 """
 UNMEASURED = """\
 **On a GPU** three things have not been measured: what cells cost together and one after the other (on a CPU they are
 {ref}`a little cheaper together <own-text-training>`); the rates of the machine, which {ref}`the floor
-<own-accelerator>` assumes; and the minutes of a command by the clock, of which each record has its cell's share. For the
-first two there is a benchmark, not run on a GPU yet; for the third put `time` before the sweep.
+<own-accelerator>` assumes; and the minutes of a command by the clock, of which each record has its cell's share. For
+the first two there is a benchmark, not run on a GPU yet; for the third put `time` before the sweep.
 
 ```sh
 python -m benchmarks.text_together --device cuda --record
