@@ -17,7 +17,7 @@ from efvae import __version__
 from efvae.data.cache import DataError
 from efvae.parameters import UsageError
 from efvae.records import RecordError
-from efvae.records.command import in_one_line
+from efvae.records.command import complain, in_one_line
 from efvae.sweep import command as sweep_command
 from efvae.values import shown
 
@@ -65,12 +65,12 @@ def _command(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
             return _run(options, pairs)
         return {"sweep": sweep_command.main, "data": _data, "scoreboard": _scoreboard}[options.command](options)
     except (UsageError, RecordError, DataError) as error:
-        print(f"efvae: error: {error}", file=sys.stderr)
+        complain(f"efvae: error: {error}")
         return 2
     except OSError as error:
         if error.filename is None or isinstance(error, BrokenPipeError):
             raise
-        print(f"efvae: error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
+        complain(f"efvae: error: cannot use {error.filename}: {error.strerror}")
         return 2
 
 

@@ -410,6 +410,7 @@ for split, differences in apart.items():
     median, most = statistics.median(map(abs, differences)), max(map(abs, differences))
     beside = statistics.median(itertools.chain(*seeds_apart[split]))
     beyond = sum(abs(d) > max(pairs) for d, pairs in zip(differences, seeds_apart[split], strict=True))
+    assert most < 7
     print(f"{split}: apart by {median:.2f} in the median, by {most:.1f} at most; two seeds by {beside:.2f};")
     print(f"  {beyond} of {len(differences)} rows further than any two seeds of the cell")
     of_machines, of_seeds = {"train": (1.5, 1.2), "test": (0.8, 0.5)}[split]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import text_together
 from efvae import records, sweep, text_table
 from efvae.experiments import text, text_slope
 from efvae.records.command import config_kinds, read_value
@@ -194,6 +195,9 @@ def test_what_is_open_in_table_2_is_named_and_one_sweep_completes_it():
     left = [config for config in planned if records.config_dict(config) not in recorded]
     assert f"{len(left)} of {len(planned)} trainings" in told
     assert all("H200" in cells[cell][0].provenance["device"] for cell in cells)  # whose minutes are told
+    assert open_work.MEASURED == text_together.STEM
+    measured = any(record.config["device"] == "cuda" for record in records.load(text_together.STEM))
+    assert ("benchmarks.text_together" in told) != measured
 
 
 def test_the_trainings_beyond_the_sweep_are_understood():

@@ -249,6 +249,21 @@ def test_output_that_finds_no_room_is_one_line(tmp_path):
         )
     told = b"efvae: error: cannot write the output: No space left on device; free some space\n"
     assert (done.returncode, done.stderr) == (2, told)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "efvae", *words], env=environment(), stdout=full, stderr=full
+        )
+    assert done.returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_sweep_whose_log_finds_no_room_goes_on(tmp_path):
+    words = [sys.executable, "-P", "-m", "efvae", "sweep", FAULTY, "--grid", "seed=0:2"]
+    words += ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(words, env=environment(), stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(recorded(tmp_path)) == 2
 
 
 def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path):

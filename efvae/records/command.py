@@ -19,7 +19,7 @@ from efvae.records.origin import results_root
 from efvae.records.record import Record
 from efvae.values import TYPES, nearest, parse, shown
 
-__all__ = ["config_kinds", "hush", "in_one_line", "lacking", "main", "out_of_memory", "read_value"]
+__all__ = ["complain", "config_kinds", "hush", "in_one_line", "lacking", "main", "out_of_memory", "read_value"]
 
 #: How a failed allocation is told where it is no error of its own type.
 ALLOCATION = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -69,10 +69,10 @@ def in_one_line(command: Callable[[], int], prefix: str = "") -> int:
     except ImportError as error:
         if not (told := lacking(error)):
             raise
-        print(f"{prefix}error: {told}", file=sys.stderr)
+        complain(f"{prefix}error: {told}")
         return 2
     except KeyboardInterrupt:
-        print(f"{prefix}interrupted", file=sys.stderr)
+        complain(f"{prefix}interrupted")
         return 130
     except BrokenPipeError:
         hush()
@@ -82,9 +82,21 @@ def in_one_line(command: Callable[[], int], prefix: str = "") -> int:
             raise
         hush()  # what could not be told would be tried once more when Python ends
         where = error.filename or "the output"
-        print(f"{prefix}error: cannot write {where}: {error.strerror}; free some space", file=sys.stderr)
+        complain(f"{prefix}error: cannot write {where}: {error.strerror}; free some space")
         return 2
     return code
+
+
+def complain(line: str) -> None:
+    """Tell an error, unless that cannot be told either: the exit code says it then.
+
+    Args:
+        line: what is told.
+
+    Own: own-records
+    """
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def lacking(error: ImportError) -> str | None:

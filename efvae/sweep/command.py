@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from efvae.parameters import UsageError
+from efvae.places import is_full
 from efvae.records import results_root
 from efvae.records.command import hush
 from efvae.sweep.grid import Cell, Experiment, cells_of, experiment, read_file
@@ -174,10 +175,15 @@ def _tell(line: str) -> None:
 
 
 def _report(line: str) -> None:
-    """Tell, or go on without output: who computes for hours under ``| head`` wants the records all the same."""
+    """Tell, or go on without output: who computes for hours under ``| head`` wants the records all the same.
+
+    So does one whose log is on a full disk.
+    """
     try:
         _tell(line)
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and not is_full(error):
+            raise
         hush()
 
 
