@@ -740,7 +740,9 @@ larger = {
     for m, encoder in itertools.product(text_table.BITS, text.ENCODERS)
 }
 not_larger = ", ".join(f"{encoder} with {m}" for (m, encoder), is_so in larger.items() if not is_so)
-print(f"larger behind one layer and two than behind none, but for {not_larger} bits")
+print(f"larger behind one layer and two than behind none, but for\n  {not_larger} bits")
+assert gap_of[32, 1, "e3"] > gap_of[32, 0, "e3"] > gap_of[32, 2, "e3"]
+assert all(gap_of[64, depth, encoder] < gap_of[64, 0, encoder] for depth in (1, 2) for encoder in ("e2", "e3"))
 assert {key for key, is_so in larger.items() if not is_so} == {(32, "e3"), (64, "e2"), (64, "e3")}
 for record in records.load(text_words.STEM):
     for label, metric in (("raw counts", "counts"), ("tf-idf", "tf_idf")):
