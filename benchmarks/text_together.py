@@ -10,7 +10,7 @@ them, and in the first round kernels are compiled: a whole training has as many 
     protocol_together, _alone       computed from them: seconds of 1000 and 500 epochs, without what is measured after
     nelbo_apart                     greatest relative difference of the last training NELBO, one way and the other
 
-``rates``: products of the shapes of a large step, and a copy, in 10^12 operations or bytes a second, and what
+``rates``: products of the shapes of a large step, and a copy, in 10^12 operations or bytes a second, and on a GPU what
 :mod:`benchmarks.text_accelerator` makes of them.
 
 On a CPU all of this is a rehearsal: small cells on a corpus made on the spot, CPU seconds. On a GPU: the cells of the
@@ -129,7 +129,7 @@ def summary(found: Found) -> dict[str, float]:
 
 
 def rates_figures(rounds: int, _: int) -> dict[str, float]:
-    """In 10^12 a second; prints the floor of the table at these rates."""
+    """In 10^12 a second; on a GPU prints the floor of the table at these rates."""
     config = cells(0)[0]
     found = text_accelerator.rates(2 * config.samples_many * config.batch_size, config.width, config.vocabulary, rounds)
     figures = {
@@ -138,7 +138,8 @@ def rates_figures(rounds: int, _: int) -> dict[str, float]:
         "float32": found.float32 / 1e12,
         "memory": found.bytes / 1e12,
     }
-    text_accelerator.main([word for name, rate in figures.items() for word in (f"--{name}", f"{rate:.4g}")])
+    if devices.current().type != "cpu":
+        text_accelerator.main([word for name, rate in figures.items() for word in (f"--{name}", f"{rate:.4g}")])
     return figures
 
 
