@@ -823,7 +823,7 @@ assert round(100 * (167.7 / paper["train", two_e2] - 1), 1) == 5.5
 assert e2_whole.curve["nelbo_train"][:30] == kept_all.curve["nelbo_train"]  # one run, which goes on
 assert e2_whole.metrics["recycled"] == 1835
 assert [round(512 * s) for s in silence([e2_whole]) if s is not None] == [0, 1, 0, 0]
-(e1_whole,) = records.load(text_slope.STEM, every=1, epochs=1000, epochs_many=500, bits=16, encoder="e1", seed=0)
+(e1_whole,) = records.load(text_slope.STEM, every=1, epochs=1000, bits=16, encoder="e1", units="recycled", seed=0)
 assert e1_whole.curve["nelbo_train"][:30] == e1_anew.curve["nelbo_train"]  # one run, which goes on
 assert e1_whole.metrics["recycled"] == e1_anew.metrics["recycled"]
 assert max(s for s in silence([e1_whole]) if s is not None) == 0

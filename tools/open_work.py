@@ -13,17 +13,17 @@ from efvae.experiments.text import STEM, Config
 from efvae.records import Record, config_dict, load
 from efvae.scoreboard import SEEDS_FOR_SPREAD
 from efvae.text_table import Cell, Entry
+from tools.sources import ROOT
 
-ROOT = Path(__file__).parents[1]
 SWEEP = "sweeps/table_2.yaml"
 MEASURED = "benchmark_text_together"
 HEAD = """\
 ### What is open in Table 2
 
-{recorded} of {cells} cells have a record. What is left and wants a GPU is one sweep, from a clone of the project, where
-`EFVAE_DATA` is set or the data are fetched: more seeds, and each cell with leaky hidden units, with held-out selection
-and with DisARM, {left} of {all} trainings. It leaves out what is recorded, and when it was killed the same command goes
-on. By the seconds that the same cells took with the first seed, an H200 trains them in about {minutes:.0f} minutes, and
+{recorded} of {cells} cells have a record. What is left to train on a GPU is one sweep, from a clone of the project,
+where `EFVAE_DATA` is set or the data are fetched: more seeds, and each cell with leaky hidden units, with held-out
+selection and with DisARM, {left} of {all} trainings. It leaves out what is recorded, and when it was killed the same
+command goes on. By the seconds that the same cells took with the first seed, an H200 trains them in about {minutes:.0f} minutes, and
 measures them besides. With `--grid seed=0:3` the changed cells have three seeds as well, at three times the price.
 
 ```sh
@@ -56,8 +56,9 @@ BEYOND = """\
 **Beyond the sweep**, on a CPU; where there is a command it takes an hour or more:
 
 - *Whole trainings with ReLUs that are drawn anew*, which tell how much of a miss {{ref}}`silence may be
-  <own-text-anew>`: {anew}. They have no checkpoint. For 8 bits under e2, and for leaky units, larger first weights have
-  not been tried in cells of the table.
+  <own-text-anew>`: {anew}. They have no checkpoint. Nor has the control of the second been run to the end,
+  ReLUs from He's law that stay silent (`units=relu bits=32`). For 8 bits under e2, and for leaky units, larger first
+  weights have not been tried in cells of the table.
 
   ```sh
   python -m efvae.experiments.text_slope every=1 vocabulary=10000 \\
