@@ -23,8 +23,9 @@ HEAD = """\
 {recorded} of {cells} cells have a record. What is left to train on a GPU is one sweep, from a clone of the project,
 where `EFVAE_DATA` is set or the data are fetched: more seeds, and each cell with leaky hidden units, with held-out
 selection and with DisARM, {left} of {all} trainings. It leaves out what is recorded, and when it was killed the same
-command goes on. By the seconds that the same cells took with the first seed, an H200 trains them in about {minutes:.0f} minutes, and
-measures them besides. With `--grid seed=0:3` the changed cells have three seeds as well, at three times the price.
+command goes on. By the seconds that the same cells took with the first seed, an H200 trains them in about
+{minutes:.0f} minutes, and measures them besides. With `--grid seed=0:3` the changed cells have three seeds as well, at
+three times the price.
 
 ```sh
 efvae sweep {sweep} --device cuda --together 12 --threads 16
